@@ -1,0 +1,1 @@
+"""Offline commands that turn raw medical studies into sharded TFRecords of patches."""

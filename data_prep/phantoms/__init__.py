@@ -1,0 +1,1 @@
+"""One synthetic source an app, written as the raw files users have."""

@@ -1,0 +1,1 @@
+"""Readers of raw studies: one file a kind of source."""

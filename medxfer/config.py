@@ -1,0 +1,94 @@
+"""One run, as one frozen value: JSON in, JSON out."""
+
+import dataclasses
+import json
+import pathlib
+
+from data_prep.errors import UserError
+
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+CACHES = ("auto", "memory", "disk", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of one run.
+
+    Rates, momentum, decay and schedule are those of Tajbakhsh et al. 2016, Table II, and, where
+    the paper is silent, of Caffe's fine-tuning recipe; see the comment beside each.
+    """
+
+    app: str
+    tune: str = "fc6"
+    model: str = "alexnet"
+    weights: str = "imagenet"
+    init: str = "gaussian"  # of layers without pre-trained weights: gaussian, xavier, msra
+    data: str = ""  # folder of records; empty: the app's phantom
+    seed: int = 0
+    fraction: float = 1.0  # share of the training subjects
+    epochs: int = 30  # at most; the best validation epoch is kept
+    patience: int = 5  # epochs without a better validation score before training ends
+    batch_size: int = 50  # global: over all replicas and workers (Caffe's fine-tuning recipe)
+    base_rate: float = 0.001  # Table II
+    new_multiplier: float = 10.0  # Table II: fc8 .01 beside .001
+    bias_multiplier: float = 2.0  # paper: bias rate twice the weight rate
+    momentum: float = 0.9  # Table II
+    gamma: float = 0.95  # Table II: factor on the rate after every epoch
+    weight_decay: float = 5e-4  # Caffe's; on kernels only, coupled
+    dropout: float = 0.5
+    precision: str = "auto"
+    distribute: str = "auto"  # auto, one, mirrored, multi_worker
+    cache: str = "auto"  # of what frozen layers compute: auto, memory, disk, none
+    cache_dtype: str = "float32"  # or float16
+    cache_gib: float = 8.0  # at most so much memory (memory) or disk (disk)
+
+    def __post_init__(self) -> None:
+        def need(condition: bool, name: str, rule: str) -> None:
+            if not condition:
+                value = getattr(self, name)
+                raise UserError(f"--{name} must be {rule}. Received: {value!r}.")
+
+        need(0 < self.fraction <= 1, "fraction", "above 0 and at most 1")
+        need(self.epochs >= 1, "epochs", "at least 1")
+        need(self.patience >= 1, "patience", "at least 1")
+        need(self.batch_size >= 1, "batch_size", "at least 1")
+        need(self.base_rate > 0, "base_rate", "above 0")
+        need(self.new_multiplier > 0, "new_multiplier", "above 0")
+        need(self.bias_multiplier > 0, "bias_multiplier", "above 0")
+        need(0 <= self.momentum < 1, "momentum", "at least 0 and below 1")
+        need(0 < self.gamma <= 1, "gamma", "above 0 and at most 1")
+        need(self.weight_decay >= 0, "weight_decay", "at least 0")
+        need(0 <= self.dropout < 1, "dropout", "at least 0 and below 1")
+        need(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}")
+        need(self.cache in CACHES, "cache", f"one of {', '.join(CACHES)}")
+        need(self.cache_dtype in ("float32", "float16"), "cache_dtype", "float32 or float16")
+        need(self.cache_gib > 0, "cache_gib", "above 0")
+        need(0 <= self.seed < 2**31, "seed", "from 0 to 2147483647")
+
+    def save(self, path: pathlib.Path) -> None:
+        """Write as JSON, whole or not at all."""
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Config":
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        UserError
+            If the file is absent, is not JSON, or holds unknown or wrong settings.
+        """
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is not a readable run configuration: {error}.") from error
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - set(known)) if isinstance(values, dict) else ["not a table"]
+        if unknown:
+            raise UserError(f"{path} holds unknown settings: {', '.join(unknown)}.")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise UserError(f"{path} is not a whole run configuration: {error}.") from error

@@ -1,0 +1,1 @@
+"""The classic counterpart of each application, one file each."""

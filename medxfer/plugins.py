@@ -1,0 +1,35 @@
+"""Plug-ins are modules found by their name: an app, a network, a tuning strategy is one file."""
+
+import importlib
+import importlib.util
+import pkgutil
+from types import ModuleType
+
+from data_prep.errors import UserError
+
+
+def names(package: str) -> list[str]:
+    """Names of the plug-ins in ``package``, sorted.
+
+    Every module counts whose name has no leading underscore; nothing but the package is imported.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.submodule_search_locations is None:
+        return []
+    found = pkgutil.iter_modules(list(spec.submodule_search_locations))
+    return sorted(module.name for module in found if not module.name.startswith("_"))
+
+
+def load(package: str, name: str) -> ModuleType:
+    """Import plug-in ``name`` of ``package``.
+
+    Raises
+    ------
+    UserError
+        If there is no such plug-in; the message lists the valid names.
+    """
+    valid = names(package)
+    if name not in valid:
+        kind = package.rpartition(".")[2].rstrip("s")
+        raise UserError(f"No {kind} is called '{name}'. Valid names: {', '.join(valid) or 'none'}.")
+    return importlib.import_module(f"{package}.{name}")

@@ -1,0 +1,1 @@
+"""Reusable test cases: a new plug-in subclasses one of them."""
