@@ -1,0 +1,164 @@
+"""Intervals that respect subjects: several measurements of one person are not independent.
+
+The cluster bootstrap draws subjects with replacement and keeps all that belongs to a drawn one.
+A statistic is a function of weights, because a subject drawn twice counts twice: it takes float64
+weights of shape (B, N), one row a draw, and gives B values.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+FEW_CLUSTERS = 10
+_BLOCK = 2**21  # weights computed at once, so that memory does not grow with the draws
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """An estimate with its interval.
+
+    Attributes
+    ----------
+    estimate, low, high : float
+        The statistic of all data; the percentile limits over the draws.
+    p : float
+        Two-sided bootstrap p-value of the statistic being 0, for differences; see
+        :func:`bootstrap`.
+    level : float
+        Nominal coverage.
+    clusters : int
+        Number of subjects drawn from.
+    caution : str
+        Why the interval deserves less trust; empty if nothing is known against it.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    p: float
+    level: float
+    clusters: int
+    caution: str = ""
+
+
+def bootstrap(
+    statistic: Statistic,
+    subjects: Sequence[str] | ArrayLike,
+    *,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of ``statistic`` by resampling subjects.
+
+    The draws depend on the number of subjects and ``seed`` alone, so two methods on the same units
+    are compared by a statistic that subtracts one from the other (see :func:`difference`).
+
+    Parameters
+    ----------
+    statistic : callable
+        Function of weights (B, N) that gives B values. NaN marks a draw in which the statistic has
+        no value; such draws are left out, and the caution says how many.
+    subjects : sequence of N labels
+        The subject of every unit.
+    draws, level, seed : int, float, int
+        Number of draws B, nominal coverage and the seed.
+
+    Notes
+    -----
+    ``p = min(1, 2 (1 + min(#(d <= 0), #(d >= 0))) / (B + 1))`` over the drawn statistics d.
+    Percentile intervals of a mean cover too little when subjects are few, by about as much as a
+    normal interval that uses the standard deviation with divisor n falls short of Student's t.
+    """
+    names, member = np.unique(np.asarray(subjects), return_inverse=True)
+    if not member.size or member.ndim != 1:
+        raise ValueError("The bootstrap needs one subject per unit and at least one unit.")
+    if draws < 1 or not 0 < level < 1:
+        raise ValueError(f"Need draws >= 1 and 0 < level < 1. Received: {draws}, {level}.")
+    estimate = float(statistic(np.ones((1, member.size)))[0])
+    drawn = np.concatenate([statistic(w) for w in _weights(member, len(names), draws, seed)])
+    valid = drawn[~np.isnan(drawn)]
+    cautions = []
+    if len(names) < FEW_CLUSTERS:
+        cautions.append(f"only {len(names)} subjects: the interval is likely too narrow")
+    if valid.size < draws:
+        cautions.append(f"no value in {draws - valid.size} of {draws} draws")
+    low = high = p = float("nan")
+    if valid.size:
+        tail = (1 - level) / 2
+        low, high = (float(q) for q in np.quantile(valid, [tail, 1 - tail]))
+        fewest = min((valid <= 0).sum(), (valid >= 0).sum())
+        p = min(1.0, float(2 * (1 + fewest) / (valid.size + 1)))
+    return Interval(estimate, low, high, p, level, len(names), "; ".join(cautions))
+
+
+def mean(values: ArrayLike) -> Statistic:
+    """The mean of N values as a statistic of weights."""
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise ValueError("A mean needs finite values of shape (N,).")
+    return lambda weights: weights @ values / weights.sum(axis=1)
+
+
+def difference(first: Statistic, second: Statistic) -> Statistic:
+    """First minus second, on the same draws."""
+    return lambda weights: first(weights) - second(weights)
+
+
+def _weights(
+    member: NDArray[np.intp], clusters: int, draws: int, seed: int
+) -> Iterator[NDArray[np.float64]]:
+    """How often each unit is drawn: blocks of rows, ``draws`` in all."""
+    counts = np.random.default_rng(seed).multinomial(
+        clusters, np.full(clusters, 1 / clusters), size=draws
+    )
+    rows = max(1, _BLOCK // member.size)
+    for first in range(0, draws, rows):
+        yield counts[first : first + rows, member].astype(np.float64)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tukey:
+    """Numbers of a Tukey box plot, beside mean and standard deviation.
+
+    Attributes
+    ----------
+    q1, median, q3 : float
+        Quartiles, by linear interpolation.
+    low, high : float
+        Ends of the whiskers: the most extreme data within 1.5 interquartile ranges of the box.
+    outliers : float64 array
+        Data beyond the whiskers, ascending.
+    mean, sd : float
+        ``sd`` with divisor n - 1; NaN for a single value.
+    count : int
+    """
+
+    q1: float
+    median: float
+    q3: float
+    low: float
+    high: float
+    outliers: NDArray[np.float64]
+    mean: float
+    sd: float
+    count: int
+
+
+def tukey(values: ArrayLike) -> Tukey:
+    """Box plot numbers of finite ``values``."""
+    values = np.sort(np.asarray(values, np.float64), axis=None)
+    if not values.size or not np.isfinite(values).all():
+        raise ValueError("A box plot needs at least one value, and finite ones.")
+    q1, median, q3 = (float(q) for q in np.quantile(values, [0.25, 0.5, 0.75]))
+    reach = 1.5 * (q3 - q1)
+    # With few values the fence may hold none beyond the quartile: the whisker then has no length.
+    low = min(q1, float(values[values >= q1 - reach][0]))
+    high = max(q3, float(values[values <= q3 + reach][-1]))
+    outliers = values[(values < low) | (values > high)]
+    sd = float(values.std(ddof=1)) if values.size > 1 else float("nan")
+    return Tukey(q1, median, q3, low, high, outliers, float(values.mean()), sd, values.size)
