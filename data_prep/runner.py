@@ -1,0 +1,308 @@
+"""Where the work runs: studies to results on disk, in this process or in a pool of processes.
+
+The work on one study is a pure function ``study -> StudyResult``. Its result is *spilled*: written
+to the work folder under a name that is a hash of the study's source bytes, the settings and the
+schema version. A run that was interrupted finds those files and does not redo the studies.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import pathlib
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+
+from absl import logging
+from tqdm import tqdm
+
+from data_prep import records
+from data_prep.errors import UserError
+
+RUNNERS = ("local",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One raw study: a video, a volume, an image with its annotation. Readers may add fields.
+
+    Attributes
+    ----------
+    name : str
+        Original name, unique in the input. Shown on the terminal; never written to the dataset.
+    files : tuple of paths
+        Every file the work reads: their bytes decide whether an earlier result still holds.
+    """
+
+    name: str
+    files: tuple[pathlib.Path, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyResult:
+    """What the work on one study gives. No original name may occur in it.
+
+    Attributes
+    ----------
+    case, subject : str
+        Pseudonyms.
+    examples : mapping
+        Kind (such as "patch" or "roi") -> examples. A layout says which kinds of which subjects
+        make up a split. May be generators: they are written as they come.
+    truth : mapping
+        What ``truth.json`` says of the case; plain JSON values without NaN.
+    mended : tuple of str
+        What was wrong with the study and was put right.
+    """
+
+    case: str
+    subject: str
+    examples: Mapping[str, Iterable[records.Example]]
+    truth: Mapping = dataclasses.field(default_factory=dict)
+    mended: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Spill:
+    """A finished study on disk: ``TOKEN.records`` (encoded examples end to end) and its index.
+
+    ``index`` maps a kind of examples to three lists of equal length: "key", "label" and "length"
+    (bytes); the kinds follow each other in ``path`` in the order of the index.
+    """
+
+    path: pathlib.Path
+    case: str
+    subject: str
+    truth: dict
+    mended: list[str]
+    index: dict[str, dict[str, list]]
+
+    @classmethod
+    def load(cls, folder: pathlib.Path, token: str) -> "Spill | None":
+        """The spill called ``token``, or None where there is none or it is not whole."""
+        path = folder / f"{token}.records"
+        try:
+            content = json.loads(path.with_suffix(".json").read_text())
+            size = path.stat().st_size
+        except (OSError, ValueError):
+            return None
+        spill = cls(path=path, **content)
+        return spill if size == sum(sum(kind["length"]) for kind in spill.index.values()) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A study that could not be used.
+
+    ``reason`` is for the dataset: original names are taken out. ``detail`` is for the terminal.
+    """
+
+    study: Study
+    reason: str
+    detail: str
+
+
+def tokens(studies: Sequence[Study], settings: Mapping, workers: int) -> list[str]:
+    """Name of each study's spill: hash of source bytes, file names, settings and schema version.
+
+    ``settings`` must hold everything the work depends on beside the study, as JSON values.
+    """
+    salt = json.dumps([records.SCHEMA_VERSION, settings], sort_keys=True).encode()
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(functools.partial(_token, salt=salt), studies))
+
+
+def run(
+    function: Callable[[Study], StudyResult],
+    studies: Sequence[Study],
+    folder: pathlib.Path,
+    *,
+    extras: Mapping[str, str],
+    tokens: Sequence[str],
+    workers: int = 1,
+    strict: bool = False,
+) -> tuple[list[Spill], list[Skipped]]:
+    """Apply ``function`` to every study whose spill is not yet in ``folder``.
+
+    Parameters
+    ----------
+    function : callable
+        Pure and picklable (a module's function, or ``functools.partial`` of one); it must not read
+        flags, which worker processes do not have. Any exception it raises skips the study.
+    studies, tokens : sequences of equal length
+    folder : path
+        Work folder; made if absent.
+    extras : mapping
+        The app's own features (see :mod:`data_prep.records`).
+    workers : int
+        1: in this process; more: that many processes.
+    strict : bool
+        A study that cannot be used ends the run.
+
+    Returns
+    -------
+    spills, skipped : lists in the order of ``studies``
+
+    Raises
+    ------
+    UserError
+        If a study cannot be used and ``strict`` is set.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (study, token)
+        for study, token in zip(studies, tokens, strict=True)
+        if Spill.load(folder, token) is None
+    ]
+    if len(jobs) < len(studies):
+        logging.info("%d of %d studies were done before.", len(studies) - len(jobs), len(studies))
+    work = functools.partial(_work, function=function, folder=folder, extras=dict(extras))
+    done = map(work, jobs) if workers == 1 else _pooled(work, jobs, min(workers, len(jobs)))
+    failed: dict[str, Skipped] = {}
+    with tqdm(total=len(jobs), unit="study", disable=not sys.stderr.isatty()) as bar:
+        for count, failure in enumerate(done, 1):
+            bar.update()
+            if bar.disable:
+                logging.log_every_n_seconds(
+                    logging.INFO, "%d of %d studies done.", 30, count, len(jobs)
+                )
+            if failure is not None:
+                if strict:
+                    raise UserError(f"{failure.study.name} cannot be used: {failure.detail}")
+                failed[failure.study.name] = failure
+    spills = [Spill.load(folder, token) for token in tokens]
+    return (
+        [spill for spill in spills if spill is not None],
+        [failed[study.name] for study in studies if study.name in failed],
+    )
+
+
+def _token(study: Study, salt: bytes) -> str:
+    digest = hashlib.sha256(salt)
+    for text in (study.name, *(file.name for file in study.files)):
+        digest.update(hashlib.sha256(text.encode()).digest())
+    for path in study.files:
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError:  # the work will meet it too, and say so
+            digest.update(b"unreadable")
+    return digest.hexdigest()[:32]
+
+
+def _work(
+    job: tuple[Study, str],
+    function: Callable[[Study], StudyResult],
+    folder: pathlib.Path,
+    extras: Mapping[str, str],
+) -> Skipped | None:
+    """Work on one study and spill the result; say why if it cannot be used."""
+    study, token = job
+    try:
+        _spill(function(study), folder, token, extras)
+    except UserError as error:
+        return Skipped(study, _without_names(str(error), study), str(error))
+    except Exception as error:  # whatever one study does, the others go on
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        kind = type(error).__name__
+        detail = f"{kind}: {error} ({pathlib.Path(where.filename).name}, line {where.lineno})"
+        # The text of a foreign error may quote what it read, so only its kind is written.
+        return Skipped(study, f"{kind} while it was read", detail)
+    return None
+
+
+def _spill(
+    result: StudyResult, folder: pathlib.Path, token: str, extras: Mapping[str, str]
+) -> None:
+    index: dict[str, dict[str, list]] = {}
+    path = folder / f"{token}.records"
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        for kind, examples in result.examples.items():
+            entry = index[kind] = {"key": [], "label": [], "length": []}
+            for example in examples:
+                entry["key"].append(example.key)
+                entry["label"].append(int(example.label))
+                entry["length"].append(file.write(records.encode(example, extras)))
+    partial.replace(path)
+    content = {
+        "case": result.case,
+        "subject": result.subject,
+        "truth": result.truth,
+        "mended": result.mended,
+        "index": index,
+    }
+    partial.write_text(json.dumps(content, allow_nan=False))
+    partial.replace(path.with_suffix(".json"))  # last: this file says that the spill is whole
+
+
+def _without_names(text: str, study: Study) -> str:
+    """The text with the study's original names and paths replaced."""
+    names = {study.name}
+    for file in study.files:
+        names.update((str(file), str(file.parent), file.name, file.stem))
+    pattern = "|".join(re.escape(name) for name in sorted(names - {"", "."}, key=len, reverse=True))
+    return re.sub(pattern, "<name>", text)
+
+
+def _pooled(
+    work: Callable[[tuple[Study, str]], Skipped | None],
+    jobs: Iterable[tuple[Study, str]],
+    workers: int,
+) -> Iterator[Skipped | None]:
+    """Results as they come. A process that dies costs one study, not the run."""
+    waiting = collections.deque(jobs)
+    while waiting:
+        running: dict[concurrent.futures.Future, tuple[Study, str]] = {}
+        pool = _pool(workers)
+        try:
+            while waiting or running:
+                # Few at a time: when the pool breaks, any of these may be the cause.
+                while waiting and len(running) < 2 * workers:
+                    running[pool.submit(work, waiting[0])] = waiting[0]
+                    waiting.popleft()
+                done, _ = concurrent.futures.wait(running, return_when="FIRST_COMPLETED")
+                for future in done:
+                    yield future.result()
+                    del running[future]
+        except BrokenProcessPool:
+            for job in running.values():
+                yield _alone(work, job)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _alone(
+    work: Callable[[tuple[Study, str]], Skipped | None], job: tuple[Study, str]
+) -> Skipped | None:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(work, job).result()
+        except BrokenProcessPool:
+            reason = "the process that worked on it died, perhaps for want of memory"
+            return Skipped(job[0], reason, reason)
+
+
+def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
+    # Spawned, not forked: the parent may hold threads (TensorFlow's), which a fork would break.
+    return concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    )
+
+
+def _end_with_parent() -> None:
+    """Let a worker end when its parent is killed, rather than wait for work for ever."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
