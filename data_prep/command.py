@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import logging as python_logging
 import os
 import pathlib
 import shutil
@@ -22,10 +23,11 @@ from absl import app, flags, logging
 from data_prep.errors import UserError
 
 if typing.TYPE_CHECKING:
-    from data_prep.runner import Skipped, Spill, Study, StudyResult
+    from data_prep.runner import Study, StudyResult
     from data_prep.shards import Layout
 
 FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # the shared flags are those of the command that defines them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Options:
     folds: int | None = None
     fold: int | None = None
 
-    def splits(self) -> dict:
+    def split_settings(self) -> dict:
         """Settings that decide who is in which split, and in what order."""
         return {
             name: getattr(self, name)
@@ -70,56 +72,77 @@ class Prepared:
     output : path
     prep : dict
         Content of ``prep.json``.
-    skipped : sequence of Skipped
-        With original names: for the terminal only. Empty when the dataset was there before.
     reused : bool
         The dataset was complete before.
     names : dict
         Case pseudonym -> original name: for the terminal only.
+    details : dict
+        Case pseudonym -> why the study was skipped, original names included: for the terminal only.
+        Empty when the dataset was complete before.
+    link_table : path or None
     """
 
     output: pathlib.Path
     prep: dict
-    skipped: Sequence["Skipped"]
     reused: bool
     names: Mapping[str, str]
+    details: Mapping[str, str]
+    link_table: pathlib.Path | None
 
 
 def define_flags(*, test_fraction: float = 0.5, validation_fraction: float = 0.2) -> None:
     """Define the flags that every command has; the arguments are their defaults."""
     flags.DEFINE_string("input", None, "Folder of raw studies.", required=True)
     flags.DEFINE_string(
-        "output", None, "Dataset folder to write; must be new. OUTPUT.partial is the work folder, "
-        "in which an interrupted run goes on.", required=True,
+        "output",
+        None,
+        "Dataset folder to write; must be new. OUTPUT.partial is the work folder, "
+        "in which an interrupted run goes on.",
+        required=True,
     )
     flags.DEFINE_integer(
-        "seed", 0, "Decides splits, random choices and order: the same seed gives the same bytes.",
-        lower_bound=0, upper_bound=2**31 - 1,
+        "seed",
+        0,
+        "Decides splits, random choices and order: the same seed gives the same bytes.",
+        lower_bound=0,
+        upper_bound=2**31 - 1,
     )
     flags.DEFINE_integer(
-        "workers", os.cpu_count() or 1, "Processes; the result does not depend on it. Default: one "
-        "a CPU core.", lower_bound=1,
+        "workers",
+        os.cpu_count() or 1,
+        "Processes; the result does not depend on it. Default: one a CPU core.",
+        lower_bound=1,
     )
     flags.DEFINE_enum("runner", "local", ["local"], "Where the work runs: on this machine.")
     flags.DEFINE_bool(
-        "strict", False, "End at the first study that cannot be used. Default: skip it, and say so "
+        "strict",
+        False,
+        "End at the first study that cannot be used. Default: skip it, and say so "
         "in the summary and in prep.json.",
     )
     flags.DEFINE_string(
-        "pseudonym_key", None, "Secret text, or @FILE that holds it, without which nobody can "
+        "pseudonym_key",
+        None,
+        "Secret text, or @FILE that holds it, without which nobody can "
         "compute a pseudonym from an identifier. Default: made from the seed, which is no secret.",
     )
     flags.DEFINE_string(
-        "link_table", None, "CSV file to write, outside the output folder: original name, case and "
+        "link_table",
+        None,
+        "CSV file to write, outside the output folder: original name, case and "
         "subject pseudonym. Keep it with the originals. Default: none.",
     )
     flags.DEFINE_float("test_fraction", test_fraction, "Share of the subjects that is test.")
     flags.DEFINE_float(
-        "validation_fraction", validation_fraction, "Share of the other subjects that is "
-        "validation; the paper's split is 80/20.",
+        "validation_fraction",
+        validation_fraction,
+        "Share of the other subjects that is validation; the paper's split is 80/20.",
     )
-    flags.DEFINE_integer("folds", None, "Cross-validation in so many folds, instead of "
-                         "--test_fraction. Default: none.")
+    flags.DEFINE_integer(
+        "folds",
+        None,
+        "Cross-validation in so many folds, instead of --test_fraction. Default: none.",
+    )
     flags.DEFINE_integer("fold", None, "Which fold is test, from 0; needed with --folds.")
 
 
@@ -150,17 +173,18 @@ def options() -> Options:
 def run(main: Callable[[], None]) -> None:
     """Parse the flags and call ``main``; a user's error is one line on stderr and status 2."""
 
-    def guarded(arguments: list[str]) -> None:
-        logging.get_absl_handler().setFormatter(None)
+    def guarded(arguments: Sequence[str]) -> None:
+        logging.set_verbosity(logging.INFO)
+        formatter = python_logging.Formatter("%(asctime)s %(levelname)s: %(message)s", "%H:%M:%S")
+        logging.get_absl_handler().setFormatter(formatter)
         try:
             if len(arguments) > 1:
                 raise UserError(f"Unknown argument '{arguments[1]}': flags begin with '--'.")
             main()
         except UserError as error:
-            print(error, file=sys.stderr)
+            print(f"Error: {error}", file=sys.stderr)
             sys.exit(2)
 
-    logging.set_verbosity(logging.INFO)
     app.run(guarded)
 
 
@@ -171,17 +195,18 @@ def prepare(
     settings: Mapping,
     options: Options,
 ) -> Prepared:
-    """Raw studies to a finished dataset folder.
+    """Raw studies to a finished dataset folder, or the one that was made of them before.
 
     Parameters
     ----------
     layout : Layout
     studies : sequence of Study
     function : callable
-        The work on one study (see :func:`data_prep.runner.run`).
+        The work on one study (see :func:`data_prep.runner.run`). The case of its result must be
+        ``pseudonym(study.name, options.key)``.
     settings : mapping
-        Everything beside the study and the pseudonym key that ``function`` depends on; plain JSON
-        values, which are also written to ``prep.json``.
+        Everything that ``function`` depends on beside the study, the seed and the pseudonym key;
+        plain JSON values, without original names, which are also written to ``prep.json``.
     options : Options
 
     Returns
@@ -196,4 +221,129 @@ def prepare(
     """
     from data_prep import runner, shards, splits
 
-    raise NotImplementedError
+    output, work = options.output, shards.work_folder(options.output)
+    studies = sorted(studies, key=lambda study: study.name)
+    cases = {study.name: splits.pseudonym(study.name, options.key) for study in studies}
+    _check(studies, cases, options)
+    tokens = runner.tokens(
+        studies,
+        {
+            "app": dataclasses.asdict(layout),
+            "settings": dict(settings),
+            "seed": options.seed,
+            "key": splits.pseudonym("key of the pseudonyms", options.key),
+        },
+        options.workers,
+    )
+    settings = {**settings, **options.split_settings()}
+    inputs = hashlib.sha256(json.dumps([settings, sorted(tokens)], sort_keys=True).encode())
+    prep = shards.find_finished(output, inputs.hexdigest())
+    reused = prep is not None
+    details: dict[str, str] = {}
+    if prep is None:
+        spills, skipped = runner.run(
+            function,
+            studies,
+            work,
+            extras=layout.extras,
+            tokens=tokens,
+            workers=options.workers,
+            strict=options.strict,
+        )
+        details = {cases[study.study.name]: study.detail for study in skipped}
+        if not spills:
+            raise UserError(
+                f"None of {len(studies)} studies can be used. {skipped[0].study.name}: "
+                f"{skipped[0].detail}"
+            )
+        if strange := {spill.case for spill in spills}.difference(cases.values()):
+            raise ValueError(f"A case must be the pseudonym of its study. Received: {strange}.")
+        parts = splits.assign(
+            {spill.subject for spill in spills},
+            f"split {options.seed}",
+            options.test_fraction,
+            options.validation_fraction,
+            options.folds,
+            options.fold,
+        )
+        prep = shards.write_dataset(
+            output,
+            layout,
+            spills,
+            parts,
+            seed=options.seed,
+            settings=settings,
+            inputs=inputs.hexdigest(),
+            skipped={cases[study.study.name]: study.reason for study in skipped},
+        )
+    shutil.rmtree(work, ignore_errors=True)
+    if options.link_table is not None:
+        _write_link_table(options.link_table, output, cases)
+    names = {case: name for name, case in cases.items()}
+    return Prepared(output, prep, reused, names, details, options.link_table)
+
+
+def summary(prepared: Prepared) -> str:
+    """What was found, used, mended, skipped and written. Names originals: for the terminal only."""
+    prep = prepared.prep
+    skipped = [(entry["case"], entry["reason"]) for entry in prep["skipped"]]
+    mended = [(entry["case"], entry["what"]) for entry in prep["mended"]]
+    found = len(prepared.names)
+    lines = [
+        f"{found} studies found, {found - len(skipped)} used, "
+        f"{len({case for case, _ in mended})} of them mended, {len(skipped)} skipped."
+    ]
+    for title, notes in (("skipped", skipped), ("mended", mended)):
+        for case, note in notes:
+            note = prepared.details.get(case, note)
+            lines.append(f"  {title}  {prepared.names[case]} ({case}): {note}")
+    columns = {str(index): name for index, name in enumerate(prep["classes"])}
+    if any("-1" in split["labels"] for split in prep["splits"].values()):
+        columns["-1"] = "whole region"
+    rows = [("split", "subjects", "examples", *columns.values())]
+    for name, split in prep["splits"].items():
+        counts = (split["labels"].get(label, 0) for label in columns)
+        rows.append((name, len(split["subjects"]), split["examples"], *counts))
+    widths = [max(len(str(row[place])) for row in rows) for place in range(len(rows[0]))]
+    for first, *rest in rows:
+        cells = (str(cell).rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+        lines.append("  ".join(["  " + first.ljust(widths[0]), *cells]))
+    state = "was complete before" if prepared.reused else "written"
+    lines.append(f"Dataset {state}: {prepared.output} (fingerprint {prep['fingerprint'][:12]})")
+    if prepared.link_table is not None:
+        lines.append(f"Original names of the pseudonyms: {prepared.link_table}")
+    return "\n".join(lines)
+
+
+def _check(studies: Sequence["Study"], cases: Mapping[str, str], options: Options) -> None:
+    """Refuse before any work what cannot end well."""
+    from data_prep import shards
+
+    if not studies:
+        raise UserError("No study was found in the input.")
+    if len(set(cases.values())) < len(studies):
+        counts = collections.Counter(cases[study.name] for study in studies)
+        twice = [study.name for study in studies if counts[cases[study.name]] > 1]
+        raise UserError(f"Studies need names (and pseudonyms) of their own: {', '.join(twice)}.")
+    if options.link_table is not None:
+        link = options.link_table.resolve()
+        for folder in (options.output, shards.work_folder(options.output)):
+            if link.is_relative_to(folder.resolve()):
+                raise UserError(
+                    f"--link_table={options.link_table} lies in the output folder, which is "
+                    "passed on: keep it with the original data."
+                )
+        if not link.parent.is_dir():
+            raise UserError(f"--link_table={options.link_table}: its folder does not exist.")
+
+
+def _write_link_table(path: pathlib.Path, output: pathlib.Path, cases: Mapping[str, str]) -> None:
+    """Write original name, case and subject of every study; no subject where it was skipped."""
+    truth = json.loads((output / "truth.json").read_text())
+    subjects = {case: fact["subject"] for split in truth.values() for case, fact in split.items()}
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["original", "case", "subject"])
+        table.writerows([name, case, subjects.get(case, "")] for name, case in cases.items())
+    partial.replace(path)

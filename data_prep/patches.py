@@ -40,7 +40,7 @@ def crop(image: np.ndarray, centres: np.ndarray, size: int) -> np.ndarray:
 
 
 def window(image: np.ndarray, x: int, y: int, width: int, height: int) -> np.ndarray:
-    """The rectangle whose top left pixel is (x, y), reflected beyond the edges like :func:`crop`."""
+    """The rectangle whose top left pixel is (x, y), reflected at the edges like :func:`crop`."""
     columns = _reflect(np.arange(x, x + width), image.shape[1])
     rows = _reflect(np.arange(y, y + height), image.shape[0])
     return image[rows[:, None], columns[None, :]]

@@ -19,8 +19,8 @@ if typing.TYPE_CHECKING:
 #: Raised by one whenever the bytes of an unchanged example change.
 SCHEMA_VERSION = 1
 
-#: Features of every app. ``label`` is a class index, -1 where a whole region holds several classes;
-#: ``subject``, ``case`` and ``unit`` are pseudonyms; ``lesion`` is an index in the case, -1 for none.
+#: Features of every app. ``label`` is a class index, -1 where a region holds several classes;
+#: ``subject``, ``case`` and ``unit`` are pseudonyms; ``lesion`` counts in the case, -1 is none.
 COMMON = {
     "image": "image",
     "label": "label",
@@ -98,7 +98,7 @@ def encode(example: Example, extras: Mapping[str, str]) -> bytes:
     """
     if set(example.extras) != set(extras):
         raise ValueError(
-            f"Features of {example.key} must be {sorted(extras)}. Received: {sorted(example.extras)}."
+            f"{example.key}: extras must be {sorted(extras)}. Received: {sorted(example.extras)}."
         )
     values = {
         "image": png(example.image),
@@ -130,7 +130,9 @@ def png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def parse_spec(extras: Mapping[str, str]) -> "dict[str, tf.io.FixedLenFeature | tf.io.RaggedFeature]":
+def parse_spec(
+    extras: Mapping[str, str],
+) -> "dict[str, tf.io.FixedLenFeature | tf.io.RaggedFeature]":
     """Specification for ``tf.io.parse_example``; ``image`` stays the bytes of its PNG."""
     import tensorflow as tf
 

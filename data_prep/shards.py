@@ -22,7 +22,7 @@ import PIL
 
 from data_prep import records, splits
 from data_prep.errors import UserError
-from data_prep.runner import Skipped, Spill
+from data_prep.runner import Spill
 
 #: About so many bytes of examples lie in one shard.
 SHARD_BYTES = 64 * 2**20
@@ -66,6 +66,11 @@ class Written:
     sha256: dict[str, str]
 
 
+def work_folder(output: pathlib.Path) -> pathlib.Path:
+    """Folder beside ``output`` that holds what is not finished yet."""
+    return output.with_name(f"{output.name}.partial")
+
+
 def find_finished(output: pathlib.Path, inputs: str) -> dict | None:
     """``prep.json`` of ``output`` if it was made from the same inputs; None if nothing is there.
 
@@ -106,8 +111,7 @@ def write_dataset(
     seed: int,
     settings: Mapping,
     inputs: str,
-    found: int,
-    skipped: Mapping[str, Skipped],
+    skipped: Mapping[str, str],
     shard_bytes: int = SHARD_BYTES,
 ) -> dict:
     """Write the dataset folder; its bytes depend on neither the order of ``spills`` nor the time.
@@ -115,7 +119,7 @@ def write_dataset(
     Parameters
     ----------
     output : path
-        Must be absent or empty. The folder is written beside it and renamed at the end.
+        Must be absent or empty. The folder is written in the work folder and renamed.
     layout : Layout
     spills : sequence of Spill
         One per case.
@@ -127,10 +131,8 @@ def write_dataset(
         Plain JSON values, written to ``prep.json``.
     inputs : str
         Hash of sources and settings.
-    found : int
-        Number of studies found.
     skipped : mapping
-        Case pseudonym -> study that could not be used.
+        Case pseudonym -> why the study could not be used.
     shard_bytes : int
 
     Returns
@@ -148,8 +150,9 @@ def write_dataset(
     for case, count in collections.Counter(spill.case for spill in spills).items():
         if count > 1:
             raise UserError(f"{count} studies are case {case}: each must have a name of its own.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    work = work_folder(output)
+    work.mkdir(parents=True, exist_ok=True)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="dataset.", dir=work))
     try:
         written: dict[str, Written] = {}
         truth: dict[str, dict] = {}
@@ -169,10 +172,8 @@ def write_dataset(
             {split: part for split, (part, _) in layout.splits.items()},
         )
         prep = _prep(layout, written, settings, inputs)
-        prep["sources"] = {"found": found, "used": len(spills)}
-        prep["skipped"] = [
-            {"case": case, "reason": study.reason} for case, study in sorted(skipped.items())
-        ]
+        prep["sources"] = {"found": len(spills) + len(skipped), "used": len(spills)}
+        prep["skipped"] = [{"case": case, "reason": skipped[case]} for case in sorted(skipped)]
         prep["mended"] = [{"case": s.case, "what": what} for s in spills for what in s.mended]
         features = records.features_json(layout.classes, layout.channels, layout.extras)
         _write_json(folder / "dataset_info.json", _dataset_info(layout, written))
@@ -301,9 +302,7 @@ def _dataset_info(layout: Layout, written: Mapping[str, Written]) -> dict:
     }
 
 
-def _prep(
-    layout: Layout, written: Mapping[str, Written], settings: Mapping, inputs: str
-) -> dict:
+def _prep(layout: Layout, written: Mapping[str, Written], settings: Mapping, inputs: str) -> dict:
     contents = {
         split: {
             "examples": content.examples,
@@ -314,7 +313,7 @@ def _prep(
         }
         for split, content in written.items()
     }
-    hashes = sorted(content["sha256"].items() for content in contents.values())
+    identity = json.dumps([inputs, *(content.sha256 for content in written.values())])
     return {
         "app": layout.name,
         "classes": list(layout.classes),
@@ -323,7 +322,7 @@ def _prep(
         "settings": dict(settings),
         "splits": contents,
         "inputs": inputs,
-        "fingerprint": hashlib.sha256(json.dumps([inputs, *hashes]).encode()).hexdigest(),
+        "fingerprint": hashlib.sha256(identity.encode()).hexdigest(),
         "versions": {
             "schema": records.SCHEMA_VERSION,
             "python": platform.python_version(),
