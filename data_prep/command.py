@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
 
+from data_prep import splits
 from data_prep.errors import UserError
 
 if typing.TYPE_CHECKING:
@@ -154,8 +155,6 @@ def options() -> Options:
     UserError
         If the pseudonym key cannot be read.
     """
-    from data_prep import splits
-
     return Options(
         output=pathlib.Path(FLAGS.output),
         key=splits.secret_key(FLAGS.pseudonym_key, FLAGS.seed),
@@ -219,7 +218,7 @@ def prepare(
         If there is no study, two have one name, none can be used, the subjects are too few for the
         splits, the output holds something else, or the link table would lie inside the output.
     """
-    from data_prep import runner, shards, splits
+    from data_prep import runner, shards
 
     output, work = options.output, shards.work_folder(options.output)
     studies = sorted(studies, key=lambda study: study.name)
