@@ -1,0 +1,229 @@
+"""Export of a trained network as a TensorFlow SavedModel that needs nothing of this package.
+
+Resizing and preprocessing are inside the graph: a client sends patches as they are. The folder is
+what TensorFlow Serving expects, ``FOLDER/APP/VERSION/``. Three signatures:
+
+``serving_default``
+    ``image``, float32 (N, H, W, 1 or 3), raw values 0..255, any H and W ->
+    ``probabilities``, float32 (N, classes).
+``image_bytes``
+    ``image_bytes``, string (N,), each an encoded PNG, JPEG, GIF or BMP -> ``probabilities``. Images
+    of one batch may differ in size. Of 16-bit values the high byte counts.
+``classify``
+    ``inputs``, string (N,), serialized ``tf.train.Example`` with the encoded image in feature
+    ``image``, as in the records of `data_prep` -> ``classes``, string (N, classes), and ``scores``,
+    float32 (N, classes), in the same order. This is TensorFlow Serving's Classify method.
+
+Bytes that are no image, and another number of channels, raise ``InvalidArgumentError``.
+
+Examples
+--------
+REST bodies for ``POST /v1/models/APP:predict``; the first sends one grey patch of 2 x 2 pixels::
+
+    {"instances": [{"image": [[[12], [40]], [[13], [38]]]}]}
+    {"signature_name": "image_bytes", "instances": [{"image_bytes": {"b64": "iVBORw0KGgo..."}}]}
+
+and for ``POST /v1/models/APP:classify``::
+
+    {"signature_name": "classify", "examples": [{"image": {"b64": "iVBORw0KGgo..."}}]}
+
+Beside the graph, ``assets.extra/medxfer.json`` names app, classes, patch and the run.
+"""
+
+import json
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from types import ModuleType
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from medxfer.dense import network_input
+
+CLASSIFY_METHOD = "tensorflow/serving/classify"
+
+
+def export(
+    model: keras.Model,
+    folder: pathlib.Path,
+    *,
+    classes: Sequence[str],
+    patch: int,
+    model_module: ModuleType,
+    app: str,
+    run_card_hash: str = "",
+) -> pathlib.Path:
+    """Write ``model`` as the next version in ``folder/app``; whole or not at all.
+
+    The graph computes in float32 whatever the model's precision, and in inference mode.
+
+    Parameters
+    ----------
+    model
+        Preprocessed images -> logits.
+    folder
+        Parent of the app's folder; made if absent.
+    classes
+        Name of every output, in order.
+    patch
+        Side in pixels of the patches the model was trained on (0: any); for information.
+    model_module
+        Module of the network: ``INPUT_SIDE`` and ``preprocess``.
+    app
+        Name under which the model is served.
+    run_card_hash
+        Hash of the run card, so that an export can be traced to its run.
+
+    Returns
+    -------
+    pathlib.Path
+        ``folder/app/VERSION``, VERSION being one more than the highest present.
+
+    Raises
+    ------
+    ValueError
+        If ``classes`` do not match the outputs of the model.
+    """
+    if len(classes) != model.output_shape[-1]:
+        raise ValueError(f"{len(classes)} classes for {model.output_shape[-1]} outputs.")
+    home = pathlib.Path(folder) / app
+    home.mkdir(parents=True, exist_ok=True)
+    description = {
+        "app": app,
+        "classes": list(classes),
+        "patch": patch,
+        "input_side": model_module.INPUT_SIDE,
+        "run_card_hash": run_card_hash,
+    }
+    # A name that is no integer: a server that watches the folder passes over it.
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as partial:
+        written = pathlib.Path(partial) / "export"
+        _write(_float32_twin(model), model_module, classes, written)
+        extra = written / "assets.extra"
+        extra.mkdir(exist_ok=True)
+        (extra / "medxfer.json").write_text(json.dumps(description, indent=2) + "\n")
+        return _as_next_version(written, home)
+
+
+def verify(
+    path: pathlib.Path,
+    model: keras.Model,
+    *,
+    classes: Sequence[str],
+    patch: int,
+    model_module: ModuleType,
+    tolerance: float = 1e-5,
+) -> float:
+    """Load an export and compare its three signatures with ``model`` in float32.
+
+    Random patches in batches of 1 and 4, each twice: an export in training mode differs from
+    itself.
+
+    Returns
+    -------
+    float
+        Largest difference of a probability.
+
+    Raises
+    ------
+    RuntimeError
+        If it exceeds ``tolerance`` or the class names differ.
+    """
+    loaded = tf.saved_model.load(str(path))
+    twin = _float32_twin(model)
+    side = patch or model_module.INPUT_SIDE
+    random = np.random.default_rng(0)
+    worst = 0.0
+    for batch in (1, 4):
+        images = random.integers(0, 256, (batch, side, side, 1), np.uint8)
+        logits = twin(network_input(images, model_module), training=False)
+        expected = tf.nn.softmax(logits).numpy()
+        encoded = tf.stack([tf.io.encode_png(image) for image in images])
+        examples = tf.stack([_example(content) for content in encoded.numpy()])
+        for _ in range(2):
+            classified = loaded.signatures["classify"](inputs=examples)
+            answers = (
+                loaded.signatures["serving_default"](image=tf.cast(images, tf.float32)),
+                loaded.signatures["image_bytes"](image_bytes=encoded),
+                {"probabilities": classified["scores"]},
+            )
+            found = [np.max(abs(a["probabilities"].numpy() - expected)) for a in answers]
+            worst = max(worst, *map(float, found))
+            names = [[name.decode() for name in row] for row in classified["classes"].numpy()]
+            if names != [list(classes)] * batch:
+                raise RuntimeError(f"The export {path} names other classes: {names[0]}.")
+    if not worst <= tolerance:
+        raise RuntimeError(f"The export {path} differs from the model by {worst:.2g}.")
+    return worst
+
+
+def _float32_twin(model: keras.Model) -> keras.Model:
+    """Copy of ``model`` that computes in float32, free of any distribution strategy."""
+
+    def in_float32(layer):
+        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+
+    twin = keras.models.clone_model(model, clone_function=in_float32)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def _write(model, model_module, classes, path):
+    def probabilities(images):
+        images = tf.tile(images, [1, 1, 1, 3 // tf.shape(images)[-1]])
+        images = tf.ensure_shape(images, (None, None, None, 3))
+        return tf.nn.softmax(model(network_input(images, model_module), training=False))
+
+    def read(content):
+        # Each image is resized as it is decoded, since those of a batch may differ in size.
+        image = tf.io.decode_image(content, channels=3, expand_animations=False)
+        side = model_module.INPUT_SIDE
+        return tf.image.resize(tf.cast(image, tf.float32), (side, side))
+
+    def decoded(contents):
+        return tf.map_fn(read, contents, fn_output_signature=tf.float32)
+
+    def classify(inputs):
+        feature = {"image": tf.io.FixedLenFeature((), tf.string)}
+        scores = probabilities(decoded(tf.io.parse_example(inputs, feature)["image"]))
+        names = tf.tile(tf.constant([list(classes)]), [tf.shape(scores)[0], 1])
+        return {"classes": names, "scores": scores}
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        "serving_default",
+        lambda image: {"probabilities": probabilities(image)},
+        [tf.TensorSpec((None, None, None, None), tf.float32, "image")],
+    )
+    archive.add_endpoint(
+        "image_bytes",
+        lambda image_bytes: {"probabilities": probabilities(decoded(image_bytes))},
+        [tf.TensorSpec((None,), tf.string, "image_bytes")],
+    )
+    archive.add_endpoint("classify", classify, [tf.TensorSpec((None,), tf.string, "inputs")])
+    archive.write_out(str(path), verbose=False)
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(path))
+    updater.replace_method_name("classify", CLASSIFY_METHOD, tags="serve")
+    updater.save()
+
+
+def _as_next_version(written: pathlib.Path, home: pathlib.Path) -> pathlib.Path:
+    while True:
+        taken = [int(entry.name) for entry in home.iterdir() if entry.name.isdecimal()]
+        path = home / str(max(taken, default=0) + 1)
+        try:
+            return written.rename(path)
+        except OSError:
+            # Another process may have taken the number in between.
+            if not path.exists():
+                raise
+
+
+def _example(image: bytes) -> bytes:
+    content = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
+    return tf.train.Example(
+        features=tf.train.Features(feature={"image": content})
+    ).SerializeToString()
