@@ -20,16 +20,21 @@ def names(package: str) -> list[str]:
     return sorted(module.name for module in found if not module.name.startswith("_"))
 
 
-def load(package: str, name: str) -> ModuleType:
-    """Import plug-in ``name`` of ``package``.
+def check(package: str, name: str) -> None:
+    """Make sure that there is a plug-in ``name``, without importing it.
 
     Raises
     ------
     UserError
-        If there is no such plug-in; the message lists the valid names.
+        If there is none; the message lists the valid names.
     """
     valid = names(package)
     if name not in valid:
         kind = package.rpartition(".")[2].rstrip("s")
         raise UserError(f"No {kind} is called '{name}'. Valid names: {', '.join(valid) or 'none'}.")
+
+
+def load(package: str, name: str) -> ModuleType:
+    """Import plug-in ``name`` of ``package``; errors as in :func:`check`."""
+    check(package, name)
     return importlib.import_module(f"{package}.{name}")

@@ -1,1 +1,24 @@
-"""Applications: one file each, found by its name."""
+"""Applications: one file each, found by its name.
+
+An app is a module with
+
+``CLASSES``, ``UNIT``
+    Names of the classes (index 0 is background) and of the thing that is scored.
+``PHANTOM``, ``PREPARE``
+    Modules with ``ensure(cache, seed)`` (raw files of the default data) and ``prepare(...)``
+    (raw files to records).
+``monitor(probabilities, labels)``
+    Validation score of an epoch, higher is better.
+``cnn(model, network, settings)``, ``handcrafted(settings)``
+    Scorers: the CNN's and its classic counterpart's, behind one contract.
+``score(folder, split, scorer, progress)``
+    One result per unit.
+``metrics(results)``, ``compare(cnn, handcrafted)``
+    Name -> interval; name -> paired comparison.
+``rows(results)``
+    What ``predictions.csv`` holds: one dictionary per unit.
+``figures(results, history)``
+    Name -> matplotlib figure.
+``predict(...)``
+    Raw files to results for people without annotation.
+"""

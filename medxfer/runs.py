@@ -1,0 +1,153 @@
+"""Run folders: where one run keeps its configuration, weights, numbers and figures.
+
+``config.json`` is written first and ``run_card.json`` last, so a folder with a run card is finished.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+
+from data_prep.errors import UserError
+from medxfer.config import Config
+
+PACKAGES = ("medxfer", "tensorflow", "keras", "numpy", "scipy", "scikit-image", "pydicom")
+
+
+def cache_folder() -> pathlib.Path:
+    """Folder of what can be made or fetched again: ``MEDXFER_CACHE``, else the user's cache."""
+    if chosen := os.environ.get("MEDXFER_CACHE"):
+        return pathlib.Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "medxfer"
+
+
+def default_name(config: Config) -> str:
+    """Name of a run that was given none: legible, and different for different settings."""
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode())
+    return f"{config.app}-{config.model}-{config.tune}-{digest.hexdigest()[:8]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: pathlib.Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether training and evaluation came to their end."""
+        return (self.path / "run_card.json").is_file()
+
+    @property
+    def weights(self) -> pathlib.Path:
+        """Weights of the best validation epoch."""
+        return self.path / "checkpoints" / "best.weights.h5"
+
+    @property
+    def card(self) -> dict:
+        """The run card of a finished run.
+
+        Raises
+        ------
+        UserError
+            If the run is absent or not finished.
+        """
+        try:
+            return json.loads((self.path / "run_card.json").read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.path} is not a finished run: it has no readable run_card.json. Train it "
+                "first, or give the folder of another run with --run."
+            ) from error
+
+    def begin(self, config: Config) -> None:
+        """Make the folder, or go on in the folder of an interrupted run of the same settings.
+
+        Raises
+        ------
+        UserError
+            If the folder belongs to a run with other settings or is no run folder.
+        """
+        place = self.path / "config.json"
+        if place.exists():
+            earlier = Config.load(place)
+            changed = [
+                f"{field.name} was {getattr(earlier, field.name)!r}"
+                for field in dataclasses.fields(Config)
+                if getattr(earlier, field.name) != getattr(config, field.name)
+            ]
+            if changed:
+                raise UserError(
+                    f"{self.path} holds a run with other settings ({'; '.join(changed)}). Give "
+                    "this run another name with --run."
+                )
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise UserError(
+                f"{self.path} is not empty and is no run folder. Give another name with --run."
+            )
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            config.save(place)
+
+    def write_json(self, name: str, content: Mapping) -> pathlib.Path:
+        """Write a JSON file, whole or not at all."""
+        return self.write_text(name, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+    def write_text(self, name: str, text: str) -> pathlib.Path:
+        """Write a text file, whole or not at all."""
+        path = self.path / name
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+        return path
+
+    def write_table(self, name: str, rows: Sequence[Mapping]) -> pathlib.Path:
+        """Write rows of equal keys as CSV, whole or not at all."""
+        path = self.path / name
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(path)
+        return path
+
+
+def open_run(name: str) -> RunFolder:
+    """The folder of an existing run.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    path = pathlib.Path(name)
+    if not (path / "config.json").is_file():
+        raise UserError(
+            f"{path} is no run folder: it has no config.json. Give the folder that a training run "
+            "named in its closing summary, for instance --run=runs/NAME."
+        )
+    return RunFolder(path)
+
+
+def versions() -> dict[str, str]:
+    """Python, platform and packages, for the run card."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Digest of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
