@@ -1,0 +1,438 @@
+"""Records to tf.data: the dataset folder, batches in an exact order, whole regions one by one.
+
+A split of patches is decoded once and kept as uint8, in memory or, if it is large, in a
+memory-mapped file; an epoch is then a list of row numbers, and a batch a gather. So the order of an
+epoch is known beforehand, and features computed once for a frozen part of a network can be replayed
+in exactly that order, which a shuffle buffer of tf.data does not allow.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import numpy as np
+import tensorflow as tf
+
+from data_prep import records, splits
+from data_prep.errors import UserError
+
+#: Decoded splits above this many bytes are memory-mapped.
+MEMORY_LIMIT = 2 * 2**30
+
+_BATCH = 512  # records parsed and decoded at once
+
+Transform = Callable[[tf.Tensor], tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DatasetFolder:
+    """A folder that `data_prep` wrote. Make one with :meth:`open`.
+
+    Attributes
+    ----------
+    path : path
+    app : str
+    classes : tuple of str
+    channels : int
+        Of the images: 1 or 3.
+    extras : dict
+        The app's own features, name -> kind.
+    settings : dict
+        With which the data was prepared.
+    truth : dict
+        Split -> case -> what is true of it.
+    fingerprint : str
+        Hash of the records and of all that they were made from.
+    """
+
+    path: pathlib.Path
+    app: str
+    classes: tuple[str, ...]
+    channels: int
+    extras: dict[str, str]
+    settings: dict
+    truth: dict
+    fingerprint: str
+    _splits: dict[str, dict] = dataclasses.field(repr=False)
+
+    @classmethod
+    def open(cls, path: str | pathlib.Path, app: str | None = None) -> "DatasetFolder":
+        """Open a dataset folder and check that it is whole.
+
+        Raises
+        ------
+        UserError
+            If the folder is absent, empty, no dataset or of another app, if shards are missing or
+            left over, or if a subject lies in two parts.
+        """
+        path = pathlib.Path(path)
+        if not path.is_dir() or not any(path.iterdir()):
+            state = "is empty" if path.is_dir() else "does not exist or is no folder"
+            raise UserError(f"{path} {state}: make it with python -m data_prep.{app or 'APP'}.")
+        try:
+            prep = json.loads((path / "prep.json").read_text())
+            truth = json.loads((path / "truth.json").read_text())
+            folder = cls(
+                path=path,
+                app=prep["app"],
+                classes=tuple(prep["classes"]),
+                channels=prep["channels"],
+                extras=prep["extras"],
+                settings=prep["settings"],
+                truth=truth,
+                fingerprint=prep["fingerprint"],
+                _splits=prep["splits"],
+            )
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"{path} is no dataset folder of data_prep ({error}): prepare it again."
+            ) from error
+        if app is not None and folder.app != app:
+            raise UserError(f"{path} holds data of app '{folder.app}', not of '{app}'.")
+        for split in folder.splits:
+            expected = {file.name for file in folder.files(split)}
+            present = {file.name for file in path.glob(f"{folder.app}-{split}.tfrecord-*")}
+            if expected != present:
+                wrong = sorted(expected ^ present)[0]
+                state = "is missing" if wrong in expected else "does not belong to it"
+                raise UserError(f"{path}: {wrong} {state}. Copy the folder again, whole.")
+        splits.require_disjoint(
+            {split: folder.subjects(split) for split in folder.splits},
+            {split: folder._splits[split]["part"] for split in folder.splits},
+        )
+        return folder
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self._splits)
+
+    def count(self, split: str) -> int:
+        """Number of examples of a split."""
+        return self._split(split)["examples"]
+
+    def subjects(self, split: str) -> list[str]:
+        """Pseudonyms of a split's subjects, also of those without any example; sorted."""
+        return self._split(split)["subjects"]
+
+    def files(self, split: str) -> list[pathlib.Path]:
+        """Shards of a split in their order."""
+        return [self.path / name for name in sorted(self._split(split)["sha256"])]
+
+    def verify(self) -> None:
+        """Compare every shard with its hash: slow, for a check before a long run.
+
+        Raises
+        ------
+        UserError
+            At the first shard that differs.
+        """
+        for split in self.splits:
+            for path in self.files(split):
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                if digest != self._splits[split]["sha256"][path.name]:
+                    raise UserError(f"{path} has changed since it was written: copy it again.")
+
+    def _split(self, split: str) -> dict:
+        if split not in self._splits:
+            raise UserError(f"{self.path} has no split '{split}', only {', '.join(self._splits)}.")
+        return self._splits[split]
+
+
+class Pipeline:
+    """Batches of one split of patches, all of one size.
+
+    Parameters
+    ----------
+    folder : DatasetFolder
+    split : str
+    batch_size : int
+        Global: over all replicas and processes.
+    transform : callable
+        Images uint8 (B, height, width, channels) -> network input, in a tf.data map.
+    seed : int
+        Decides the order of the epochs and which subjects a fraction keeps.
+    fraction : float
+        Share of the subjects: nested, by subject (see :func:`data_prep.splits.fraction`).
+    process : index, count
+        Of several processes: every one takes its contiguous slice of each global batch, so that
+        together they see what a single one would.
+    cache_dir : path, optional
+        Folder of memory-mapped splits; by default in the user's cache folder.
+    memory_limit : int
+        Decoded splits above so many bytes are memory-mapped.
+
+    Attributes
+    ----------
+    num_examples : int
+    labels : ndarray of int64, (num_examples,)
+    subjects : list of str
+        Both in stream order: that of the records.
+
+    Raises
+    ------
+    UserError
+        If a record is damaged, the images differ in size, the records are not what ``prep.json``
+        says, or the batch does not divide among the processes.
+    """
+
+    def __init__(
+        self,
+        folder: DatasetFolder,
+        split: str,
+        *,
+        batch_size: int,
+        transform: Transform,
+        seed: int = 0,
+        fraction: float = 1.0,
+        process: tuple[int, int] = (0, 1),
+        cache_dir: pathlib.Path | None = None,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> None:
+        if batch_size % process[1]:
+            raise UserError(
+                f"--batch_size must be a multiple of the {process[1]} processes. "
+                f"Received: {batch_size}."
+            )
+        self._images, labels, subjects = _load(folder, split, cache_dir, memory_limit)
+        kept = splits.fraction(folder.subjects(split), fraction, f"fraction {seed}")
+        self._rows = np.flatnonzero([subject in kept for subject in subjects])
+        if not self._rows.size:
+            raise UserError(f"Split '{split}' of {folder.path} has no example of these subjects.")
+        self.num_examples = len(self._rows)
+        self.labels: np.ndarray = labels[self._rows]
+        self.subjects: list[str] = [subjects[row] for row in self._rows]
+        self._batch_size = batch_size
+        self._transform = transform
+        self._seed = seed
+        self._process = process
+
+    def epoch(self, number: int) -> tf.data.Dataset:
+        """All examples in the order of :meth:`shuffled_indices`, less an incomplete last batch.
+
+        Elements are (index, x, y): index int64 (B,) in stream order, x the network input, y int64
+        (B,) the labels. With fewer examples than a batch, the batch is all of them.
+        """
+        size = min(self._batch_size, self.num_examples)
+        return self._batches(self.shuffled_indices(number), size, drop_remainder=True)
+
+    def ordered(self) -> tf.data.Dataset:
+        """All examples in stream order as in :meth:`epoch`, the last batch possibly smaller.
+
+        Then, of several processes, some may have no example in it.
+        """
+        return self._batches(np.arange(self.num_examples), self._batch_size, drop_remainder=False)
+
+    def shuffled_indices(self, number: int) -> np.ndarray:
+        """Order of epoch ``number``, int64 (num_examples,): depends on the seed and both numbers.
+
+        NumPy promises the raw output of its bit generators, unlike ``permutation``, for ever.
+        """
+        bits = np.random.Philox(key=[self._seed, number]).random_raw(self.num_examples)
+        return np.argsort(bits, kind="stable")
+
+    def _batches(self, order: np.ndarray, size: int, drop_remainder: bool) -> tf.data.Dataset:
+        place, count = self._process
+
+        def own(indices: tf.Tensor) -> tf.Tensor:
+            length = tf.size(indices)
+            return indices[length * place // count : length * (place + 1) // count]
+
+        def fetch(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return self._images[self._rows[indices]], self.labels[indices]
+
+        def element(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            # A NumPy function serves memory and memory-mapped files alike, and copies nothing
+            # into the graph; it holds the interpreter for one small copy a batch.
+            images, labels = tf.numpy_function(
+                fetch, [indices], [tf.uint8, tf.int64], stateful=False
+            )
+            images.set_shape([indices.shape[0], *self._images.shape[1:]])
+            labels.set_shape(indices.shape)
+            return indices, self._transform(images), labels
+
+        dataset = tf.data.Dataset.from_tensor_slices(order.astype(np.int64))
+        dataset = dataset.batch(size, drop_remainder=drop_remainder)
+        if count > 1:
+            dataset = dataset.map(own)
+        dataset = dataset.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def units(folder: DatasetFolder, split: str) -> Iterator[dict]:
+    """Whole examples of a split, one by one, for evaluation.
+
+    Yields
+    ------
+    dict
+        Feature -> value: ``image`` uint8 (height, width, channels), texts as str, numbers as int
+        and float, lists as float32 (n,).
+
+    Raises
+    ------
+    UserError
+        If a record is damaged.
+    """
+    spec = records.parse_spec(folder.extras)
+
+    def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = tf.io.parse_single_example(record, spec)
+        features["image"] = tf.io.decode_png(features["image"], channels=folder.channels)
+        return features
+
+    dataset = tf.data.TFRecordDataset([str(path) for path in folder.files(split)]).map(parse)
+    found = 0
+    for found, features in enumerate(_guarded(dataset, folder, split), 1):  # noqa: B007
+        yield {
+            name: value.decode() if isinstance(value, bytes) else value
+            for name, value in features.items()
+        }
+    _require_count(folder, split, found)
+
+
+def resize_to(side: int) -> Transform:
+    """Transform uint8 (B, height, width, 1 or 3) to float32 RGB (B, side, side, 3), still 0..255.
+
+    Bilinear between pixel centres, without antialiasing; grey is repeated in the three channels.
+    """
+
+    def transform(images: tf.Tensor) -> tf.Tensor:
+        resized = tf.image.resize(images, (side, side), "bilinear", antialias=False)
+        return resized if images.shape[-1] == 3 else tf.repeat(resized, 3, axis=-1)
+
+    return transform
+
+
+def patch_transform(network: ModuleType) -> Transform:
+    """Transform stored patches to the input of a network plug-in: its side, its preprocessing."""
+    resize = resize_to(network.INPUT_SIDE)
+    return lambda images: network.preprocess(resize(images))
+
+
+def _load(
+    folder: DatasetFolder, split: str, cache_dir: pathlib.Path | None, memory_limit: int
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Images uint8 (N, height, width, channels), labels int64 (N,) and subjects of a split."""
+    files = [str(path) for path in folder.files(split)]
+    count = folder.count(split)
+    if not count:
+        raise UserError(f"Split '{split}' of {folder.path} has no examples.")
+    spec = records.parse_spec(folder.extras)
+
+    def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        return tf.io.parse_example(serialized, {key: spec[key] for key in wanted})
+
+    def decode(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        image = tf.io.decode_png(features["image"], channels=folder.channels)
+        return {**features, "image": image}
+
+    wanted = ["image", "label", "subject"]
+    first = tf.data.TFRecordDataset(files).batch(1).map(parse).unbatch().map(decode).take(1)
+    (example,) = _guarded(first, folder, split)
+    shape = (count, *example["image"].shape)
+    store = _Store.choose(folder, split, shape, cache_dir, memory_limit)
+    dataset = tf.data.TFRecordDataset(files).batch(_BATCH)
+    if store.filled:
+        wanted.remove("image")
+    dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    if not store.filled:
+        dataset = dataset.unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(_BATCH)
+    labels = np.empty(count, np.int64)
+    subjects: list[str] = []
+    for batch in _guarded(dataset, folder, split):
+        start, stop = len(subjects), len(subjects) + len(batch["label"])
+        if stop <= count:
+            labels[start:stop] = batch["label"]
+            if not store.filled:
+                store.images[start:stop] = batch["image"]
+        subjects.extend(subject.decode() for subject in batch["subject"])
+    _require_count(folder, split, len(subjects))
+    if strangers := set(subjects).difference(folder.subjects(split)):
+        raise UserError(
+            f"Split '{split}' of {folder.path} holds records of subjects that are not in its "
+            f"prep.json ({', '.join(sorted(strangers)[:3])}): prepare the data again."
+        )
+    return store.finish(), labels, subjects
+
+
+@dataclasses.dataclass
+class _Store:
+    """Where decoded images are kept: in memory, or in a file that appears whole or not at all."""
+
+    images: np.ndarray
+    filled: bool = False
+    path: pathlib.Path | None = None
+    partial: pathlib.Path | None = None
+
+    @classmethod
+    def choose(
+        cls,
+        folder: DatasetFolder,
+        split: str,
+        shape: tuple[int, ...],
+        cache_dir: pathlib.Path | None,
+        memory_limit: int,
+    ) -> "_Store":
+        if np.prod(shape, dtype=np.int64) <= memory_limit:
+            return cls(np.empty(shape, np.uint8))
+        if cache_dir is None:
+            from medxfer import runs
+
+            cache_dir = runs.cache_folder() / "decoded"
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        path = cache_dir / f"{folder.fingerprint[:32]}-{split}.npy"
+        if path.is_file():
+            images = np.load(path, mmap_mode="r")
+            if images.shape == shape:
+                return cls(images, filled=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        images = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+        return cls(images, path=path, partial=partial)
+
+    def finish(self) -> np.ndarray:
+        if self.path is None or self.partial is None:
+            return self.images
+        self.images.flush()
+        self.partial.replace(self.path)
+        return np.load(self.path, mmap_mode="r")
+
+
+def _guarded(dataset: tf.data.Dataset, folder: DatasetFolder, split: str) -> Iterator[dict]:
+    """Elements as NumPy values; what TensorFlow cannot read becomes a user's error."""
+    try:
+        yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    except tf.errors.DataLossError as error:
+        for path in folder.files(split):
+            _raise_if_damaged(path)
+        raise UserError(f"Split '{split}' of {folder.path} is damaged: copy it again.") from error
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+        reason = (error.message or "").splitlines()[0][:200]
+        raise UserError(
+            f"Split '{split}' of {folder.path} cannot be read as equal images with labels: {reason}"
+        ) from error
+
+
+def _require_count(folder: DatasetFolder, split: str, found: int) -> None:
+    if found != folder.count(split):
+        raise UserError(
+            f"Split '{split}' of {folder.path} holds {found} records, but {folder.count(split)} "
+            "were written: copy the folder again."
+        )
+
+
+def _raise_if_damaged(path: pathlib.Path) -> None:
+    whole = 0
+    try:
+        for _ in tf.data.TFRecordDataset(str(path)):
+            whole += 1
+    except tf.errors.DataLossError as error:
+        raise UserError(
+            f"{path}: record {whole} (from 0) is damaged or cut off: copy or prepare it again."
+        ) from error
