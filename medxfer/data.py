@@ -9,8 +9,9 @@ in exactly that order, which a shuffle buffer of tf.data does not allow.
 import dataclasses
 import hashlib
 import json
-import os
+import math
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
@@ -19,6 +20,7 @@ import tensorflow as tf
 
 from data_prep import records, splits
 from data_prep.errors import UserError
+from medxfer import runs
 
 #: Decoded splits above this many bytes are memory-mapped.
 MEMORY_LIMIT = 2 * 2**30
@@ -163,7 +165,7 @@ class Pipeline:
         Of several processes: every one takes its contiguous slice of each global batch, so that
         together they see what a single one would.
     cache_dir : path, optional
-        Folder of memory-mapped splits; by default in the user's cache folder.
+        Folder of memory-mapped files; by default the user's cache folder.
     memory_limit : int
         Decoded splits above so many bytes are memory-mapped.
 
@@ -289,7 +291,8 @@ def units(folder: DatasetFolder, split: str) -> Iterator[dict]:
 
     dataset = tf.data.TFRecordDataset([str(path) for path in folder.files(split)]).map(parse)
     found = 0
-    for found, features in enumerate(_guarded(dataset, folder, split), 1):  # noqa: B007
+    for features in _guarded(dataset, folder, split):
+        found += 1
         yield {
             name: value.decode() if isinstance(value, bytes) else value
             for name, value in features.items()
@@ -320,88 +323,55 @@ def _load(
     folder: DatasetFolder, split: str, cache_dir: pathlib.Path | None, memory_limit: int
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Images uint8 (N, height, width, channels), labels int64 (N,) and subjects of a split."""
-    files = [str(path) for path in folder.files(split)]
     count = folder.count(split)
     if not count:
         raise UserError(f"Split '{split}' of {folder.path} has no examples.")
     spec = records.parse_spec(folder.extras)
+    wanted = {name: spec[name] for name in ("image", "label", "subject")}
 
     def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        return tf.io.parse_example(serialized, {key: spec[key] for key in wanted})
+        features = tf.io.parse_example(serialized, wanted)
+        features["image"] = tf.map_fn(
+            lambda png: tf.io.decode_png(png, channels=folder.channels),
+            features["image"],
+            fn_output_signature=tf.TensorSpec([None, None, folder.channels], tf.uint8),
+        )
+        return features
 
-    def decode(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        image = tf.io.decode_png(features["image"], channels=folder.channels)
-        return {**features, "image": image}
-
-    wanted = ["image", "label", "subject"]
-    first = tf.data.TFRecordDataset(files).batch(1).map(parse).unbatch().map(decode).take(1)
-    (example,) = _guarded(first, folder, split)
-    shape = (count, *example["image"].shape)
-    store = _Store.choose(folder, split, shape, cache_dir, memory_limit)
-    dataset = tf.data.TFRecordDataset(files).batch(_BATCH)
-    if store.filled:
-        wanted.remove("image")
-    dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-    if not store.filled:
-        dataset = dataset.unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(_BATCH)
-    labels = np.empty(count, np.int64)
+    dataset = tf.data.TFRecordDataset([str(path) for path in folder.files(split)])
+    dataset = dataset.batch(_BATCH).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    images = np.empty(0, np.uint8)
+    labels: list[int] = []
     subjects: list[str] = []
     for batch in _guarded(dataset, folder, split):
-        start, stop = len(subjects), len(subjects) + len(batch["label"])
-        if stop <= count:
-            labels[start:stop] = batch["label"]
-            if not store.filled:
-                store.images[start:stop] = batch["image"]
+        if not labels:
+            images = _room((count, *batch["image"].shape[1:]), cache_dir, memory_limit)
+        if batch["image"].shape[1:] != images.shape[1:]:
+            raise UserError(
+                f"Split '{split}' of {folder.path} holds images of several sizes "
+                f"({images.shape[1:]} and {batch['image'].shape[1:]}): patches must have one."
+            )
+        room = images[len(labels) : len(labels) + len(batch["label"])]
+        room[:] = batch["image"][: len(room)]
+        labels.extend(batch["label"])
         subjects.extend(subject.decode() for subject in batch["subject"])
-    _require_count(folder, split, len(subjects))
+    _require_count(folder, split, len(labels))
     if strangers := set(subjects).difference(folder.subjects(split)):
         raise UserError(
             f"Split '{split}' of {folder.path} holds records of subjects that are not in its "
             f"prep.json ({', '.join(sorted(strangers)[:3])}): prepare the data again."
         )
-    return store.finish(), labels, subjects
+    return images, np.array(labels, np.int64), subjects
 
 
-@dataclasses.dataclass
-class _Store:
-    """Where decoded images are kept: in memory, or in a file that appears whole or not at all."""
-
-    images: np.ndarray
-    filled: bool = False
-    path: pathlib.Path | None = None
-    partial: pathlib.Path | None = None
-
-    @classmethod
-    def choose(
-        cls,
-        folder: DatasetFolder,
-        split: str,
-        shape: tuple[int, ...],
-        cache_dir: pathlib.Path | None,
-        memory_limit: int,
-    ) -> "_Store":
-        if np.prod(shape, dtype=np.int64) <= memory_limit:
-            return cls(np.empty(shape, np.uint8))
-        if cache_dir is None:
-            from medxfer import runs
-
-            cache_dir = runs.cache_folder() / "decoded"
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        path = cache_dir / f"{folder.fingerprint[:32]}-{split}.npy"
-        if path.is_file():
-            images = np.load(path, mmap_mode="r")
-            if images.shape == shape:
-                return cls(images, filled=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        images = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-        return cls(images, path=path, partial=partial)
-
-    def finish(self) -> np.ndarray:
-        if self.path is None or self.partial is None:
-            return self.images
-        self.images.flush()
-        self.partial.replace(self.path)
-        return np.load(self.path, mmap_mode="r")
+def _room(shape: tuple[int, ...], cache_dir: pathlib.Path | None, limit: int) -> np.ndarray:
+    """Place for uint8 images: memory, or a nameless file that ends with the last use of it."""
+    if math.prod(shape) <= limit:
+        return np.empty(shape, np.uint8)
+    cache_dir = cache_dir or runs.cache_folder()
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache_dir) as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def _guarded(dataset: tf.data.Dataset, folder: DatasetFolder, split: str) -> Iterator[dict]:
