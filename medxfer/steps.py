@@ -1,0 +1,154 @@
+"""What is compiled: a training step, and inference.
+
+Both take this process' rows of a global batch, divide them among its replicas and are traced once:
+a batch that is smaller is padded, and what the padding yields is left out.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from medxfer import distribution
+
+Batch = np.ndarray | tf.Tensor
+
+_PADDING = -1  # label of a row that is there only to fill the batch
+
+
+class Inference:
+    """``forward`` on batches, without training.
+
+    Parameters
+    ----------
+    strategy : tf.distribute.Strategy
+    forward : callable
+        Network input (rows, ...) -> tensor (rows, ...).
+    batch : int
+        Number of examples of a full global batch.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        forward: Callable[[tf.Tensor], tf.Tensor],
+        batch: int,
+    ) -> None:
+        @tf.function
+        def run(x):
+            return strategy.run(lambda x: tf.cast(forward(x), tf.float32), args=(x,))
+
+        self.compiled = run
+        self._strategy = strategy
+        self._batch = batch
+
+    def __call__(self, x: Batch) -> np.ndarray:
+        """Result for this process' rows, float32 (rows, ...); no other process need take part."""
+        parts = _divide(self._strategy, x, self._batch)
+        return distribution.collect(self._strategy, self.compiled(parts))[: len(x)]
+
+
+class TrainStep:
+    """Forward, backward, update.
+
+    Parameters
+    ----------
+    strategy : tf.distribute.Strategy
+        Under which network and optimizer were made.
+    network : keras.Model
+        The layers that may move; logits (rows, classes).
+    enter : callable
+        What precedes ``network``, outside the gradient: batch -> its input.
+    optimizer : keras.optimizers.Optimizer
+        Built on the trainable variables of ``network``: what the step moves.
+    batch : int
+        Number of examples of a global batch.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        network: keras.Model,
+        enter: Callable[[tf.Tensor], tf.Tensor],
+        optimizer: keras.optimizers.Optimizer,
+        batch: int,
+    ) -> None:
+        variables = network.trainable_variables
+        update = _update(strategy, optimizer, variables)
+        moved = [variable.value for variable in variables]
+
+        def step(x, y):
+            x = enter(x)
+            with tf.GradientTape() as tape:
+                loss = _loss(network(x, training=True), y) / batch
+                target = optimizer.scale_loss(loss)
+            update(tape.gradient(target, moved))
+            return loss
+
+        @tf.function
+        def run(x, y):
+            losses = strategy.run(step, args=(x, y))
+            return strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+
+        self.compiled = run
+        self._strategy = strategy
+        self._batch = batch
+
+    def __call__(self, x: Batch, y: Batch) -> tf.Tensor:
+        """Move the weights once; mean negative log-likelihood of the global batch before that."""
+        x = _divide(self._strategy, x, self._batch)
+        return self.compiled(x, _divide(self._strategy, y, self._batch, _PADDING))
+
+
+def _divide(strategy: tf.distribute.Strategy, values: Batch, batch: int, fill: int = 0):
+    """Equal parts of this process' rows for its replicas, filled up with ``fill``."""
+    rows = -(-batch // strategy.num_replicas_in_sync)
+    missing = rows * distribution.local_replicas(strategy) - len(values)
+    if missing:
+        padding = tf.fill((missing, *values.shape[1:]), tf.cast(fill, values.dtype))
+        values = tf.concat([values, padding], axis=0)
+    return distribution.spread(strategy, values, rows)
+
+
+def _loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Sum of -ln p(label) over the rows that are no padding; float32."""
+    rows = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.maximum(labels, 0), logits=tf.cast(logits, tf.float32)
+    )
+    return tf.reduce_sum(tf.where(labels == _PADDING, 0.0, rows))
+
+
+def _update(
+    strategy: tf.distribute.Strategy,
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[keras.Variable],
+) -> Callable[[list[tf.Tensor]], None]:
+    """Function of the gradients that moves ``variables``.
+
+    The update of tens of millions of weights is bound by memory, and XLA makes one pass of it where
+    single operations make many. It is used on the CPU, for one replica; other devices are fast
+    enough, and the gradients of several replicas are summed on the way.
+    """
+
+    def update(gradients):
+        optimizer.apply(gradients, variables)
+
+    simple = strategy.num_replicas_in_sync == 1 and not isinstance(
+        optimizer, keras.optimizers.LossScaleOptimizer
+    )
+    if simple and not tf.config.list_physical_devices("GPU") and _xla_works():
+        return tf.function(update, jit_compile=True)
+    return update
+
+
+@functools.cache
+def _xla_works() -> bool:
+    try:
+        tf.function(lambda x: x + 1.0, jit_compile=True)(tf.constant(0.0))
+    except tf.errors.OpError as error:
+        logging.info("Weights are updated without XLA, which is not available here: %s", error)
+        return False
+    return True

@@ -1,0 +1,175 @@
+"""Features of the frozen layers, computed once instead of once an epoch.
+
+The leading frozen layer groups are a fixed function: no update, no dropout, no moving statistics.
+What they make of an example is therefore the same in every epoch, and all that an epoch needs of
+them can be kept: in memory, or on disk, where later runs on the same data find it.
+"""
+
+import hashlib
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import keras
+import numpy as np
+from absl import logging
+
+from data_prep.errors import UserError
+
+Rows = Iterable[tuple[np.ndarray, np.ndarray]]
+
+_CHUNK = 64 << 20  # bytes that processes exchange at a time
+_ABANDONED = 24 * 3600  # seconds after which an unfinished file counts as left over
+
+
+def place(cache: str, need: int, bound: int) -> str:
+    """Where ``need`` bytes of features go: ``memory``, ``disk`` or ``none``.
+
+    ``auto`` is memory for up to half of ``bound`` and disk for the rest; whatever exceeds ``bound``
+    is not kept, and a log line says so.
+    """
+    if cache == "none":
+        return "none"
+    if need > bound:
+        logging.info(
+            "Frozen layers are computed anew every epoch: their features need %.1f GiB, and the "
+            "cache may hold %.1f (--cache_gib).",
+            need / 2**30,
+            bound / 2**30,
+        )
+        return "none"
+    if cache == "auto":
+        return "memory" if need <= bound / 2 else "disk"
+    return cache
+
+
+def fingerprint(prefix: keras.Model, *facts: object) -> str:
+    """Hash of a frozen network, structure and weights, and of whatever else features depend on.
+
+    Parameters
+    ----------
+    prefix : keras.Model
+        The frozen layers.
+    *facts
+        Data set, split, subjects, a preprocessed batch (array), dtype, layer group, ...
+    """
+    digest = hashlib.sha256()
+    arrays = [keras.ops.convert_to_numpy(weight) for weight in prefix.weights]
+    for fact in (prefix.to_json(), *facts, *arrays):
+        if isinstance(fact, np.ndarray):
+            digest.update(f"{fact.dtype}{fact.shape}".encode())
+            digest.update(np.ascontiguousarray(fact))
+        else:
+            digest.update(f"{fact!r}\n".encode())
+    return digest.hexdigest()
+
+
+def in_memory(
+    rows: Callable[[], Rows],
+    shape: Sequence[int],
+    dtype: str,
+    join: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """Collect features in one array.
+
+    Parameters
+    ----------
+    rows : callable
+        Gives (indices int64 (B,), features (B, ...)): every index once over all processes.
+    shape : sequence of int
+        (examples, ...) of the whole.
+    dtype : str
+        float32 or float16.
+    join : callable, optional
+        Sum of an array over processes; with it each process computes its own share of the rows and
+        gets all of them.
+
+    Raises
+    ------
+    UserError
+        If a feature is too large for ``dtype``.
+    """
+    table = np.zeros(shape, dtype)
+    _fill(table, rows(), join)
+    return table
+
+
+def on_disk(
+    rows: Callable[[], Rows],
+    shape: Sequence[int],
+    dtype: str,
+    *,
+    folder: pathlib.Path,
+    key: str,
+    bound: int,
+    keep: Sequence[str] = (),
+    join: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray | None:
+    """Features kept in ``folder/key.npy``, made unless they are there; memory-mapped, read only.
+
+    To stay within ``bound`` bytes the entries that were not used for the longest time are deleted,
+    but none of ``keep`` (keys of this run). An entry in use elsewhere stays readable there.
+
+    Returns
+    -------
+    The array, or None (and a log line) where the disk has not enough room.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{key}.npy"
+    found = path.is_file()
+    if join is not None:  # all processes compute, or none: computing waits for each other
+        found = bool(join(np.array([not found], np.float32))[0] == 0)
+    if not found:
+        need = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        room = _make_room(folder, need, bound, {key, *keep})
+        if join is not None:
+            room = bool(join(np.array([not room], np.float32))[0] == 0)
+        if not room:
+            logging.info("Frozen layers are computed anew every epoch: %s has no room.", folder)
+            return None
+        partial = folder / f"{key}.{os.getpid()}.partial"
+        try:
+            table = np.lib.format.open_memmap(partial, "w+", dtype, tuple(shape))
+            _fill(table, rows(), join)
+            table.flush()
+            del table
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    os.utime(path)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _fill(table: np.ndarray, rows: Rows, join: Callable | None) -> None:
+    for indices, features in rows:
+        with np.errstate(over="ignore"):
+            features = np.asarray(features).astype(table.dtype)
+        if not np.isfinite(features).all():
+            raise UserError(
+                f"Features of the frozen layers do not fit {table.dtype}, or are not numbers. "
+                "Set --cache_dtype=float32, or --cache=none."
+            )
+        table[indices] = features
+    if join is not None:
+        size = max(1, _CHUNK // max(1, table[:1].nbytes))
+        for start in range(0, len(table), size):
+            table[start : start + size] = join(np.asarray(table[start : start + size]))
+
+
+def _make_room(folder: pathlib.Path, need: int, bound: int, keep: set[str]) -> bool:
+    """Delete what is stale until ``need`` bytes fit ``bound`` and the disk; whether they do."""
+    now = time.time()
+    for path in folder.glob("*.partial"):
+        if now - path.stat().st_mtime > _ABANDONED:
+            path.unlink(missing_ok=True)
+    entries = [(path.stat(), path) for path in folder.glob("*.npy")]
+    held = sum(status.st_size for status, _ in entries)
+    for status, path in sorted(entries, key=lambda entry: entry[0].st_mtime):
+        if held + need <= bound and shutil.disk_usage(folder).free > need:
+            break
+        if path.stem not in keep:
+            path.unlink(missing_ok=True)
+            held -= status.st_size
+    return held + need <= bound and shutil.disk_usage(folder).free > need
