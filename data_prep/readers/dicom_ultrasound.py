@@ -1,0 +1,146 @@
+"""DICOM ultrasound images, each beside a file of its drawn interfaces.
+
+``NAME.dcm`` (or any DICOM file, whatever its suffix) with ``NAME.csv`` (columns interface, x, y) or
+``NAME-LI.txt`` and ``NAME-MA.txt`` in the same folder. The calibration is that of the ultrasound
+region which holds the points (DICOM PS3.3, C.8.5.5), else the pixel spacing.
+"""
+
+import pathlib
+
+import numpy as np
+import pydicom
+import pydicom.pixels
+
+from data_prep.readers import _carotid, _points
+from data_prep.readers._carotid import CarotidStudy, Options, Source
+from data_prep.readers._images import MAX_PIXELS, Unusable, to_grey
+
+KIND = "carotid"
+LAYOUT = "DICOM ultrasound NAME.dcm beside NAME.csv or NAME-LI.txt and NAME-MA.txt"
+
+SUFFIXES = (".dcm", ".dicom", ".ima", "")
+CENTIMETRES = 3  # code of PhysicalUnitsXDirection and PhysicalUnitsYDirection
+TISSUE_2D = 1  # code of RegionSpatialFormat: not a trace, a spectrum or a graphic
+
+
+def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
+    """Find the DICOM files below a folder; only their headers are read."""
+    options = options or Options()
+    paths = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES)
+    return [_source(root, path, options) for path in paths if _is_dicom(path, root)]
+
+
+def read(source: Source) -> CarotidStudy:
+    """Read one study; a missing calibration is never assumed.
+
+    Raises
+    ------
+    Unusable
+        With the reason; see also :func:`data_prep.readers._carotid.make_study`.
+    """
+    _carotid.require(source)
+    if "boundaries" in source.parts:
+        li, ma = _points.read_table(source.file("boundaries"))
+    else:
+        li, ma = (
+            _points.read_text(source.file(part), source.facts["points"])
+            for part in ("lumen-intima", "media-adventitia")
+        )
+    try:
+        data = pydicom.dcmread(source.file("image"))
+        down, along = _calibration(data, np.concatenate([li, ma]))
+    except Unusable:
+        raise
+    except Exception as error:  # damaged files raise many kinds
+        raise Unusable("the DICOM file is unreadable") from error
+    image, notes = _grey(data, source.facts["frame"])
+    return _carotid.make_study(source, image, down, li, ma, mm_per_pixel_x=along, notes=notes)
+
+
+def _is_dicom(path: pathlib.Path, root: pathlib.Path) -> bool:
+    if not path.is_file():
+        return False
+    if not _carotid.inside(path, root):  # a link: named by its suffix, since it is not opened
+        return path.suffix != ""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _source(root: pathlib.Path, path: pathlib.Path, options: Options) -> Source:
+    files = {"image": path}
+    table = path.with_suffix(".csv")
+    if table.exists():
+        files["boundaries"] = table
+    else:
+        files["lumen-intima"] = path.with_name(f"{path.stem}-LI.txt")
+        files["media-adventitia"] = path.with_name(f"{path.stem}-MA.txt")
+    subject, problem, notes = "", "", ()
+    if _carotid.inside(path, root):
+        subject, problem, notes = _header(path)
+    return _carotid.source(
+        __name__,
+        root,
+        path.relative_to(root).as_posix(),
+        subject,
+        files,
+        facts={"points": options.points, "frame": options.frame},
+        problem=problem,
+        notes=notes,
+    )
+
+
+def _header(path: pathlib.Path) -> tuple[str, str, tuple[str, ...]]:
+    """Subject, problem, and notes that the header alone gives."""
+    tags = ["PatientID", "StudyInstanceUID", "Modality"]
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        patient, exam, modality = (str(header.get(tag) or "").strip() for tag in tags)
+    except Exception:  # damaged files raise many kinds
+        return "", "the DICOM file is unreadable", ()
+    if modality not in ("US", "IVUS"):
+        return "", "the DICOM file is not an ultrasound image", ()
+    if patient:
+        return patient, "", ()
+    if exam:
+        return exam, "", ("no patient identifier: the exam counts as the subject",)
+    return "", "neither patient nor exam is identified, so it cannot be kept in one split", ()
+
+
+def _calibration(data: pydicom.Dataset, points: np.ndarray) -> tuple[float | None, float | None]:
+    """Millimetres a pixel, down and along, where the points lie; None where it is not given."""
+    smallest = None
+    for region in data.get("SequenceOfUltrasoundRegions") or ():
+        units = region.PhysicalUnitsXDirection, region.PhysicalUnitsYDirection
+        low = np.array([region.RegionLocationMinX0, region.RegionLocationMinY0])
+        high = np.array([region.RegionLocationMaxX1, region.RegionLocationMaxY1])
+        tissue = region.get("RegionSpatialFormat", TISSUE_2D) == TISSUE_2D
+        if tissue and units == (CENTIMETRES,) * 2 and ((points >= low) & (points <= high)).all():
+            area = float(np.prod(high - low))
+            deltas = abs(region.PhysicalDeltaY) * 10, abs(region.PhysicalDeltaX) * 10
+            smallest = min(smallest or (area, deltas), (area, deltas))
+    if smallest:
+        return smallest[1]
+    spacing = data.get("PixelSpacing") or (None, None)
+    return tuple(None if value is None else float(value) for value in spacing)
+
+
+def _grey(data: pydicom.Dataset, frame: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    frames = int(data.get("NumberOfFrames") or 1)
+    if not 0 <= frame < frames:
+        raise Unusable(f"there is no frame {frame}: it has {frames}, counted from 0")
+    if int(data.get("Rows") or 0) * int(data.get("Columns") or 0) > MAX_PIXELS:
+        raise Unusable(f"the image has more than {MAX_PIXELS // 10**6} million pixels")
+    colours = str(data.get("PhotometricInterpretation"))
+    try:
+        pixels = pydicom.pixels.pixel_array(data, index=frame)  # YBR becomes RGB
+        if colours == "PALETTE COLOR":
+            pixels = pydicom.pixels.apply_color_lut(pixels, data)
+            pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+    except Exception as error:  # no decoder for this compression, or damaged pixels
+        raise Unusable("the pixels of the DICOM file cannot be decoded") from error
+    notes = (f"frame {frame} of {frames} used",) if frames > 1 else ()
+    if colours == "MONOCHROME1":
+        pixels = (255 if pixels.dtype == np.uint8 else pixels.max()) - pixels
+        notes += ("inverted: its lowest level is white",)
+    image, changed = to_grey(pixels)
+    return image, notes + changed
