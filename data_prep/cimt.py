@@ -9,7 +9,6 @@ splits train and validation hold patches, validation_roi and test whole regions.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -19,6 +18,7 @@ from data_prep.readers import _carotid
 from data_prep.readers._carotid import Options, Source
 
 APP = "cimt"
+PUBLIC_KEY = b"no person"
 CLASSES = ("background", "lumen-intima", "media-adventitia")
 EXTRAS = {
     "mm_per_pixel": "float",
@@ -60,16 +60,44 @@ def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     return next(iter(found.values()))
 
 
-def build(
-    sources: Sequence[Source], settings: far_wall.Settings, options: command.Options
+def prepare(
+    raw: pathlib.Path,
+    output: pathlib.Path,
+    *,
+    settings: far_wall.Settings | None = None,
+    choice: Options | None = None,
+    options: command.Options | None = None,
 ) -> command.Prepared:
-    """Prepare studies; see :func:`data_prep.command.prepare`."""
+    """Raw studies to a dataset folder: what the command does, for other code.
+
+    Parameters
+    ----------
+    raw, output : pathlib.Path
+    settings : far_wall.Settings, optional
+        How regions and patches are taken.
+    choice : Options, optional
+        What the files leave open.
+    options : command.Options, optional
+        The shared options, except the output. Without them the pseudonyms have a public key, which
+        suits phantoms: no person stands behind them.
+
+    Returns
+    -------
+    command.Prepared
+
+    Raises
+    ------
+    UserError
+        See :func:`find` and :func:`data_prep.command.prepare`.
+    """
+    settings = settings or far_wall.Settings()
+    options = options or command.Options(output, key=PUBLIC_KEY)
     return command.prepare(
         shards.Layout(APP, CLASSES, EXTRAS, SPLITS),
-        sources,
+        find(raw, choice),
         functools.partial(far_wall.prepare, settings=settings, seed=options.seed, key=options.key),
         {**dataclasses.asdict(settings), "margin": settings.margin},
-        options,
+        dataclasses.replace(options, output=output),
     )
 
 
@@ -138,9 +166,13 @@ def main() -> None:
     values = flags.FLAGS
     names = [field.name for field in dataclasses.fields(far_wall.Settings)]
     settings = far_wall.Settings(**{name: values[name].value for name in names})
-    options = command.options()
-    choice = Options(annotator=values.reader, points=values.points, frame=values.frame)
-    prepared = build(find(pathlib.Path(values.input), choice), settings, options)
+    prepared = prepare(
+        pathlib.Path(values.input),
+        pathlib.Path(values.output),
+        settings=settings,
+        choice=Options(annotator=values.reader, points=values.points, frame=values.frame),
+        options=command.options(),
+    )
     print(command.summary(prepared))
 
 

@@ -48,12 +48,12 @@ def read(source: Source) -> CarotidStudy:
         )
     try:
         data = pydicom.dcmread(source.file("image"))
-        down, along = _calibration(data, np.concatenate([li, ma]))
+        down, along = calibration(data, np.concatenate([li, ma]))
     except Unusable:
         raise
     except Exception as error:  # damaged files raise many kinds
         raise Unusable("the DICOM file is unreadable") from error
-    image, notes = _grey(data, source.facts["frame"])
+    image, notes = grey(data, source.facts["frame"])
     return _carotid.make_study(source, image, down, li, ma, mm_per_pixel_x=along, notes=notes)
 
 
@@ -106,7 +106,7 @@ def _header(path: pathlib.Path) -> tuple[str, str, tuple[str, ...]]:
     return "", "neither patient nor exam is identified, so it cannot be kept in one split", ()
 
 
-def _calibration(data: pydicom.Dataset, points: np.ndarray) -> tuple[float | None, float | None]:
+def calibration(data: pydicom.Dataset, points: np.ndarray) -> tuple[float | None, float | None]:
     """Millimetres a pixel, down and along, where the points lie; None where it is not given."""
     smallest = None
     for region in data.get("SequenceOfUltrasoundRegions") or ():
@@ -124,7 +124,7 @@ def _calibration(data: pydicom.Dataset, points: np.ndarray) -> tuple[float | Non
     return tuple(None if value is None else float(value) for value in spacing)
 
 
-def _grey(data: pydicom.Dataset, frame: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def grey(data: pydicom.Dataset, frame: int) -> tuple[np.ndarray, tuple[str, ...]]:
     frames = int(data.get("NumberOfFrames") or 1)
     if not 0 <= frame < frames:
         raise Unusable(f"there is no frame {frame}: it has {frames}, counted from 0")
