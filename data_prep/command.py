@@ -184,6 +184,7 @@ def run(main: Callable[[], None]) -> None:
             print(f"Error: {error}", file=sys.stderr)
             sys.exit(2)
 
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reports its build otherwise
     app.run(guarded)
 
 

@@ -1,0 +1,134 @@
+import collections
+import hashlib
+import hmac
+import itertools
+
+import pytest
+
+from data_prep import splits
+from data_prep.errors import UserError
+
+SUBJECTS = [f"{number:012x}" for number in range(23)]
+
+
+def hmac_by_hand(key: bytes, message: bytes) -> str:
+    """RFC 2104 with SHA-256 (blocks of 64 bytes)."""
+    key = hashlib.sha256(key).digest() if len(key) > 64 else key
+    key = key.ljust(64, b"\0")
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key) + message).digest()
+    return hashlib.sha256(bytes(byte ^ 0x5C for byte in key) + inner).hexdigest()
+
+
+@pytest.mark.parametrize("key", [b"secret", b"k" * 64, b"long" * 50])
+def test_pseudonym_is_the_head_of_an_hmac(key):
+    found = splits.pseudonym("Müller^Anna", key)
+    assert found == hmac_by_hand(key, "Müller^Anna".encode())[:12]
+    assert found == hmac.new(key, "Müller^Anna".encode(), "sha256").hexdigest()[:12]
+
+
+def test_pseudonyms_change_with_the_key():
+    assert splits.pseudonym("a", b"1") != splits.pseudonym("a", b"2")
+
+
+def test_secret_key_from_text_and_file(tmp_path):
+    file = tmp_path / "key"
+    file.write_bytes(b"from a file\n")
+    assert splits.secret_key("plain text", seed=3) == b"plain text"
+    assert splits.secret_key(f"@{file}", seed=3) == b"from a file"
+
+
+def test_a_key_from_the_seed_is_announced(caplog):
+    keys = {splits.secret_key(None, seed) for seed in (0, 1)}
+    assert len(keys) == 2
+    assert "--pseudonym_key=@FILE" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "@/no/such/file"])
+def test_an_unusable_key_is_the_users_error(text):
+    with pytest.raises(UserError, match="--pseudonym_key"):
+        splits.secret_key(text, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("test_fraction", "validation_fraction", "sizes"),
+    [
+        (0.5, 0.2, (9, 2, 12)),  # 23 / 2 = 11.5 -> 12; 11 / 5 = 2.2 -> 2
+        (0.1, 0.1, (19, 2, 2)),
+        (0.001, 0.001, (21, 1, 1)),  # at least one
+        (0.0, 0.2, (18, 5, 0)),
+        (0.3, 0.0, (16, 0, 7)),
+        (1.0, 0.2, (0, 0, 23)),
+    ],
+)
+def test_sizes_of_the_parts_are_exact(test_fraction, validation_fraction, sizes):
+    parts = splits.assign(SUBJECTS, "seed", test_fraction, validation_fraction)
+    assert set(parts) == set(SUBJECTS)
+    counts = collections.Counter(parts.values())
+    assert tuple(counts[part] for part in splits.PARTS) == sizes
+
+
+def test_parts_depend_on_the_key_and_not_on_the_order():
+    parts = splits.assign(SUBJECTS, "a", 0.5, 0.2)
+    assert parts == splits.assign(SUBJECTS[::-1] + SUBJECTS[:3], "a", 0.5, 0.2)
+    assert parts != splits.assign(SUBJECTS, "b", 0.5, 0.2)
+
+
+@pytest.mark.parametrize("folds", [2, 5, 23])
+def test_every_subject_is_test_exactly_once_over_the_folds(folds):
+    tests, validations = [], []
+    for fold in range(folds):
+        parts = splits.assign(SUBJECTS, "a", 0.5, 0.2, folds, fold)
+        assert set(parts) == set(SUBJECTS)
+        assert "train" in parts.values()
+        tests.append({subject for subject, part in parts.items() if part == "test"})
+        validations.append(frozenset(s for s, part in parts.items() if part == "validation"))
+    assert sorted(itertools.chain(*tests)) == sorted(SUBJECTS)
+    assert max(map(len, tests)) - min(map(len, tests)) <= 1
+    assert len(set(validations)) == folds  # not always the same ones
+
+
+@pytest.mark.parametrize(
+    ("count", "arguments"),
+    [
+        (0, (0.5, 0.2)),
+        (1, (0.5, 0.2)),
+        (2, (0.5, 0.2)),
+        (2, (0.5, 0.9)),
+        (4, (0.5, 0.2, 5, 0)),
+        (2, (0.5, 0.2, 2, 0)),
+    ],
+)
+def test_too_few_subjects(count, arguments):
+    with pytest.raises(UserError, match="too few"):
+        splits.assign(SUBJECTS[:count], "a", *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(1.5, 0.2), (0.5, 1.0), (-0.1, 0.2), (0.5, 0.2, 5), (0.5, 0.2, None, 1), (0.5, 0.2, 5, 5)],
+)
+def test_shares_and_folds_out_of_range(arguments):
+    with pytest.raises(UserError, match=r"must be"):
+        splits.assign(SUBJECTS, "a", *arguments)
+
+
+def test_fractions_are_nested_and_never_empty():
+    shares = [0.001, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0]
+    sets = [splits.fraction(SUBJECTS, share, "a") for share in shares]
+    assert all(small <= large for small, large in itertools.pairwise(sets))
+    assert [len(chosen) for chosen in sets] == [1, 1, 2, 6, 12, 17, 23]
+    assert splits.fraction(SUBJECTS, 0.5, "b") != sets[4]
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.1])
+def test_fractions_out_of_range(share):
+    with pytest.raises(UserError, match="--fraction"):
+        splits.fraction(SUBJECTS, share, "a")
+
+
+def test_subjects_in_two_parts_are_found():
+    parts = {"train": "train", "validation": "validation", "validation_roi": "validation"}
+    whole = {"train": ["a", "b"], "validation": ["c"], "validation_roi": ["c"]}
+    splits.require_disjoint(whole, parts)
+    with pytest.raises(UserError, match=r"'validation_roi' are also in the train part \(b\)"):
+        splits.require_disjoint({**whole, "validation_roi": ["c", "b"]}, parts)
