@@ -1,0 +1,84 @@
+"""Pre-trained weights: where they come from, the files they come in, and how they get in.
+
+Every public module is a file format with ``SUFFIXES`` and ``read(path)``.
+"""
+
+import dataclasses
+import pathlib
+
+import keras
+from absl import logging
+
+from medxfer import plugins
+from medxfer.models._groups import layer_groups
+from medxfer.weights import _assign, _fetch, _formats
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightReport:
+    """Which weights a network began with.
+
+    Parameters
+    ----------
+    source
+        What they are, for log and run card.
+    sha256
+        Of the file, in hexadecimal; empty for a random start.
+    loaded, new
+        Layer groups with weights from the file, and those that begin at random.
+    """
+
+    source: str
+    sha256: str
+    loaded: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+def load(
+    model: keras.Model,
+    model_name: str,
+    source: str,
+    cache_dir: pathlib.Path | None = None,
+    head: bool = False,
+) -> WeightReport:
+    """Give a network its first weights.
+
+    Parameters
+    ----------
+    model
+        Network built by ``medxfer.models.MODEL_NAME``; its random weights stay where there are no
+        others.
+    model_name
+        Name of that module.
+    source
+        ``imagenet``, ``none``, or the path of a weight file.
+    cache_dir
+        Where downloads are kept instead of ``$MEDXFER_CACHE``, ``$XDG_CACHE_HOME/medxfer`` or
+        ``~/.cache/medxfer``.
+    head
+        True if the file comes from the same task, so that the last layer group is loaded as well.
+
+    Raises
+    ------
+    UserError
+        If the weights are not to be had or are those of another network.
+    """
+    groups = layer_groups(model, plugins.load("medxfer.models", model_name).LAYER_GROUPS)
+    if source == "none":
+        logging.info("Weights: none, every layer begins at random.")
+        return WeightReport("none (random start)", "", (), tuple(groups))
+    if source == "imagenet":
+        cache = cache_dir or _fetch.cache_folder()
+        contents, about, sha256 = _fetch.imagenet(model_name, cache)
+    else:
+        path = pathlib.Path(source).expanduser()
+        contents, about, sha256 = _formats.read(path), str(path), _formats.sha256(path)
+    loaded, new = _assign.assign(model, groups, contents, about, head)
+    logging.info("Weights: %s, sha256 %s, loaded into %s.", about, sha256[:16], ", ".join(loaded))
+    if lacking := new[:-1]:
+        logging.warning(
+            "No weights for %s in %s: these layers begin at random and learn at the rate of new ones.",
+            ", ".join(lacking),
+            about,
+        )
+    return WeightReport(about, sha256, loaded, new)

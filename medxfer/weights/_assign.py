@@ -1,0 +1,129 @@
+"""Putting the arrays of a weight file into a network, and saying which groups got theirs."""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from data_prep.errors import UserError
+from medxfer.weights._contents import Contents
+
+Arrays = tuple[np.ndarray, ...]
+
+# Shape of the first kernel of well-known networks, for the message when the file is of another one.
+_FIRST_KERNEL = {
+    (11, 11, 3, 64): "torchvision's AlexNet (--model=alexnet)",
+    (11, 11, 3, 96): "Caffe's AlexNet (--model=alexnet_caffe)",
+    (3, 3, 3, 64): "a VGG network",
+    (7, 7, 3, 64): "a ResNet, DenseNet or GoogLeNet",
+}
+
+
+def assign(
+    model: keras.Model,
+    groups: Mapping[str, Sequence[keras.Layer]],
+    contents: Contents,
+    origin: str,
+    head: bool = False,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Load what fits; the model is unchanged if anything does not.
+
+    Layers are matched by name, or by position if the file has names of its own. The last groups may
+    be missing from the file, but every group must be there whole or not at all.
+
+    Parameters
+    ----------
+    model
+        Built network.
+    groups
+        Its layer groups, from input to head.
+    contents
+        What a format's reader gave.
+    origin
+        The file, for messages.
+    head
+        True to load the last group too; otherwise it stays new whatever the file holds.
+
+    Returns
+    -------
+    loaded, new
+        Names of the groups with and without weights from the file.
+
+    Raises
+    ------
+    UserError
+        If the file is of another network, naming the first difference and what the file seems to
+        hold.
+    """
+    layers = {layer.name: layer for group in groups.values() for layer in group if layer.weights}
+    found = _match(list(layers), contents)
+    fitted: dict[str, Arrays] = {}
+    loaded: list[str] = []
+    new: list[str] = []
+    for group, members in groups.items():
+        names = [layer.name for layer in members if layer.name in layers]
+        present = [name for name in names if name in found]
+        is_head = group == list(groups)[-1]
+        if not present or (is_head and not head):
+            new.append(group)
+            continue
+        missing = [name for name in names if name not in found]
+        if missing or new:
+            lack = missing[0] if missing else new[0]
+            raise _mismatch(model, contents, origin, f"the file lacks {lack} but has {present[0]}")
+        for name in names:
+            source, arrays = found[name]
+            fitted[name] = _fit(model, layers[name], arrays, contents)
+            expected = [tuple(variable.shape) for variable in layers[name].weights]
+            shapes = [array.shape for array in fitted[name]]
+            if shapes != expected:
+                fault = f"{name} needs {_sides(expected)}, the file's {source} is {_sides(shapes)}"
+                raise _mismatch(model, contents, origin, fault)
+            if not all(np.isfinite(array).all() for array in fitted[name]):
+                raise UserError(f"{origin}: {source} holds numbers that are not finite.")
+        loaded.append(group)
+    if not loaded or (head and new):
+        lack = "no layer of the network" if not loaded else f"no {new[0]}"
+        raise _mismatch(model, contents, origin, f"the file has {lack}")
+    for name, arrays in fitted.items():
+        for variable, array in zip(layers[name].weights, arrays, strict=True):
+            variable.assign(array)
+    return tuple(loaded), tuple(new)
+
+
+def _match(names: Sequence[str], contents: Contents) -> dict[str, tuple[str, Arrays]]:
+    """Layer of the network -> name and arrays in the file."""
+    if contents.ordered and not set(names) & set(contents.layers):
+        return dict(zip(names, contents.layers.items(), strict=False))
+    return {name: (name, contents.layers[name]) for name in names if name in contents.layers}
+
+
+def _fit(model: keras.Model, layer: keras.Layer, arrays: Arrays, contents: Contents) -> Arrays:
+    """Arrays as float32, and a dense kernel behind ``Flatten`` in Keras' order of its rows."""
+    kernel, *rest = (np.asarray(array, np.float32) for array in arrays)
+    if isinstance(layer, keras.layers.Dense):
+        rows, units = layer.kernel.shape
+        if kernel.ndim == 4 and kernel.size == rows * units:  # dense, written as a convolution
+            kernel = kernel.reshape(rows, units)
+        elif contents.channels_first and kernel.shape == (rows, units):
+            for flatten in model.layers:
+                shape = flatten.input.shape[1:] if isinstance(flatten, keras.layers.Flatten) else ()
+                if len(shape) == 3 and np.prod(shape) == rows:
+                    height, width, channels = shape
+                    kernel = kernel.reshape(channels, height, width, units).transpose(1, 2, 0, 3)
+                    kernel = kernel.reshape(rows, units)
+    return kernel, *rest
+
+
+def _mismatch(model: keras.Model, contents: Contents, origin: str, fault: str) -> UserError:
+    first, *_, last = [(name, arrays[0].shape) for name, arrays in contents.layers.items()] * 2
+    guess = _FIRST_KERNEL.get(first[1])
+    seems = f", seemingly {guess}" if guess else ""
+    return UserError(
+        f"{origin} does not fit {model.name}: {fault}. It holds {len(contents.layers)} layers from "
+        f"{first[0]} {_sides(first[1:])} to {last[0]} {_sides(last[1:])}{seems}."
+    )
+
+
+def _sides(shapes: Sequence[tuple[int, ...]]) -> str:
+    return " and ".join("x".join(map(str, shape)) for shape in shapes)

@@ -1,0 +1,193 @@
+"""PyTorch's ``.pth``: a state dict saved by ``torch.save``, in today's zip or the older format.
+
+PyTorch is not needed. The pickle in the file is read with a restricted unpickler; whole pickled
+modules, which are code, are refused.
+"""
+
+import dataclasses
+import io
+import math
+import pathlib
+import zipfile
+from collections.abc import Callable
+
+import numpy as np
+
+from data_prep.errors import UserError
+from medxfer.weights import _pickle
+from medxfer.weights._contents import DAMAGED, Contents
+
+SUFFIXES = (".pth", ".pt")
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_VERSION = 1001
+
+_STORAGES = {
+    "torch.FloatStorage": np.dtype("<f4"),
+    "torch.DoubleStorage": np.dtype("<f8"),
+    "torch.HalfStorage": np.dtype("<f2"),
+    "torch.BFloat16Storage": np.dtype("<u2"),  # the upper half of a float32
+    "torch.LongStorage": np.dtype("<i8"),
+    "torch.IntStorage": np.dtype("<i4"),
+}
+
+# Variables of a layer in the order of ``keras.layers.Layer.weights``.
+_VARIABLES = ("weight", "bias", "running_mean", "running_var")
+
+
+class _StateDict(dict):
+    """Stands for OrderedDict; drops the attributes (``_metadata``) that PyTorch sets on it."""
+
+    def __setstate__(self, state):
+        pass
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    key: str
+    dtype: np.dtype
+    size: int
+
+    def values(self, data: bytes | memoryview) -> np.ndarray:
+        if len(data) != self.size * self.dtype.itemsize:
+            raise _pickle.Refused(f"storage {self.key} has not the size it claims")
+        values = np.frombuffer(data, self.dtype)
+        if self.dtype == np.uint16:
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def array(self, values: np.ndarray) -> np.ndarray:
+        """View of the storage's values, which must hold every element, each of its own."""
+        steps = zip(self.shape, self.strides, strict=True)
+        last = self.offset + sum((side - 1) * stride for side, stride in steps)
+        if (
+            min(self.offset, *self.shape, *self.strides, 0) < 0
+            or last >= values.size
+            or math.prod(self.shape) > values.size
+        ):
+            raise _pickle.Refused(f"a tensor of shape {self.shape} lies outside its storage")
+        strides = [stride * values.itemsize for stride in self.strides]
+        return np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, strides)
+
+
+def _tensor(storage, offset, shape, strides, *_) -> _Tensor:
+    numbers = (offset, *shape, *strides)
+    if not isinstance(storage, _Storage) or not all(isinstance(n, int) for n in numbers):
+        raise _pickle.Refused("a tensor is not made of a storage and integers")
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _storage(identifier: object) -> _Storage:
+    match identifier:
+        case ("storage", np.dtype() as dtype, str(key), _, int(size), *view) if view in (
+            [],
+            [None],
+        ):
+            return _Storage(key, dtype, size)
+    raise _pickle.Refused("it refers to something that is no storage")
+
+
+_ALLOWED = {
+    "collections.OrderedDict": _StateDict,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+} | _STORAGES
+
+
+def read(path: pathlib.Path) -> Contents:
+    """Kernels and biases of a state dict, in its order.
+
+    A checkpoint that keeps the state dict under ``state_dict`` or ``model`` will do.
+
+    Raises
+    ------
+    UserError
+        If the file is not a state dict, is damaged, or asks for more than tensors.
+    """
+    try:
+        layers = (_read_zip if zipfile.is_zipfile(path) else _read_legacy)(path)
+    except DAMAGED as error:
+        raise UserError(
+            f"{path} cannot be read as a PyTorch state dict: {error}. "
+            "Save it with torch.save(model.state_dict(), ...)."
+        ) from error
+    return Contents(layers, channels_first=True)
+
+
+def _read_zip(path: pathlib.Path) -> dict[str, tuple[np.ndarray, ...]]:
+    with zipfile.ZipFile(path) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise _pickle.Refused("it holds no data.pkl")
+        folder = pickles[0].removesuffix("data.pkl")
+
+        def member(name: str) -> bytes:
+            if folder + name not in archive.NameToInfo:
+                raise _pickle.Refused(f"{name} is missing")
+            info = archive.getinfo(folder + name)
+            if info.compress_type != zipfile.ZIP_STORED:  # torch.save never compresses
+                raise _pickle.Refused(f"{name} is compressed")
+            return archive.read(info)
+
+        if f"{folder}byteorder" in archive.NameToInfo and member("byteorder") != b"little":
+            raise _pickle.Refused("its numbers are not little-endian")
+        state = _pickle.load(io.BytesIO(member("data.pkl")), _ALLOWED, _storage)
+        return _layers(state, lambda storage: storage.values(member(f"data/{storage.key}")))
+
+
+def _read_legacy(path: pathlib.Path) -> dict[str, tuple[np.ndarray, ...]]:
+    """Five pickles (magic number, version, system, state, storage keys), then the storages."""
+    storages: dict[str, _Storage] = {}
+
+    def storage(identifier: object) -> _Storage:
+        found = _storage(identifier)
+        return storages.setdefault(found.key, found)
+
+    file = io.BytesIO(path.read_bytes())
+    if [_pickle.load(file, {}) for _ in range(2)] != [_LEGACY_MAGIC, _LEGACY_VERSION]:
+        raise _pickle.Refused("it does not begin as torch.save begins")
+    _pickle.load(file, {})
+    state = _pickle.load(file, _ALLOWED, storage)
+    values = {}
+    for key in _pickle.load(file, {}):
+        if key not in storages:
+            raise _pickle.Refused("it holds a storage that no tensor has")
+        file.seek(8, io.SEEK_CUR)  # the number of values, which the pickle has given
+        size = storages[key].size * storages[key].dtype.itemsize
+        values[key] = storages[key].values(file.read(size))
+    return _layers(state, lambda storage: values[storage.key])
+
+
+def _layers(
+    state: object, values: Callable[[_Storage], np.ndarray]
+) -> dict[str, tuple[np.ndarray, ...]]:
+    """Arrays of each layer of a state dict, in Keras' layout."""
+    if isinstance(state, dict):
+        state = next((state[k] for k in ("state_dict", "model") if k in state), state)
+    if not isinstance(state, dict):
+        raise _pickle.Refused("it holds no table of tensors")
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for key, tensor in state.items():
+        layer, _, variable = str(key).removeprefix("module.").rpartition(".")
+        if not isinstance(tensor, _Tensor) or variable not in _VARIABLES:
+            continue
+        array = tensor.array(values(tensor.storage))
+        if array.ndim == 4:
+            array = array.transpose(2, 3, 1, 0)
+        elif array.ndim == 2:
+            array = array.T
+        layers.setdefault(layer, {})[variable] = array
+    if not layers:
+        raise _pickle.Refused("it holds no weights")
+    return {
+        layer: tuple(arrays[variable] for variable in _VARIABLES if variable in arrays)
+        for layer, arrays in layers.items()
+    }
