@@ -16,7 +16,7 @@ import pathlib
 import shutil
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from absl import app, flags, logging
 
@@ -62,6 +62,17 @@ class Options:
             name: getattr(self, name)
             for name in ("seed", "test_fraction", "validation_fraction", "folds", "fold")
         }
+
+    def assign(self, subjects: Collection[str]) -> dict[str, str]:
+        """Subject -> part (see :func:`data_prep.splits.assign`)."""
+        return splits.assign(
+            subjects,
+            f"split {self.seed}",
+            self.test_fraction,
+            self.validation_fraction,
+            self.folds,
+            self.fold,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +184,6 @@ def run(main: Callable[[], None]) -> None:
     """Parse the flags and call ``main``; a user's error is one line on stderr and status 2."""
 
     def guarded(arguments: Sequence[str]) -> None:
-        logging.set_verbosity(logging.INFO)
         formatter = python_logging.Formatter("%(asctime)s %(levelname)s: %(message)s", "%H:%M:%S")
         logging.get_absl_handler().setFormatter(formatter)
         try:
@@ -183,7 +193,11 @@ def run(main: Callable[[], None]) -> None:
         except UserError as error:
             print(f"Error: {error}", file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            print("Interrupted. The same command goes on from here.", file=sys.stderr)
+            sys.exit(130)
 
+    logging.set_verbosity(logging.INFO)  # unless --verbosity says otherwise
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reports its build otherwise
     app.run(guarded)
 
@@ -221,25 +235,22 @@ def prepare(
     """
     from data_prep import runner, shards
 
-    output, work = options.output, shards.work_folder(options.output)
     studies = sorted(studies, key=lambda study: study.name)
     cases = {study.name: splits.pseudonym(study.name, options.key) for study in studies}
     _check(studies, cases, options)
-    tokens = runner.tokens(
-        studies,
-        {
-            "app": dataclasses.asdict(layout),
-            "settings": dict(settings),
-            "seed": options.seed,
-            "key": splits.pseudonym("key of the pseudonyms", options.key),
-        },
-        options.workers,
-    )
+    depends = {
+        "layout": dataclasses.asdict(layout),
+        "settings": dict(settings),
+        "seed": options.seed,
+        "key": splits.pseudonym("key of the pseudonyms", options.key),
+    }
+    tokens = runner.tokens(studies, depends, options.workers)
     settings = {**settings, **options.split_settings()}
     inputs = hashlib.sha256(json.dumps([settings, sorted(tokens)], sort_keys=True).encode())
-    prep = shards.find_finished(output, inputs.hexdigest())
+    prep = shards.find_finished(options.output, inputs.hexdigest())
     reused = prep is not None
     details: dict[str, str] = {}
+    work = shards.work_folder(options.output)
     if prep is None:
         spills, skipped = runner.run(
             function,
@@ -250,37 +261,27 @@ def prepare(
             workers=options.workers,
             strict=options.strict,
         )
-        details = {cases[study.study.name]: study.detail for study in skipped}
+        details = {cases[failed.study.name]: failed.detail for failed in skipped}
         if not spills:
-            raise UserError(
-                f"None of {len(studies)} studies can be used. {skipped[0].study.name}: "
-                f"{skipped[0].detail}"
-            )
+            reason = f"{skipped[0].study.name}: {skipped[0].detail}"
+            raise UserError(f"None of {len(studies)} studies can be used. {reason}")
         if strange := {spill.case for spill in spills}.difference(cases.values()):
             raise ValueError(f"A case must be the pseudonym of its study. Received: {strange}.")
-        parts = splits.assign(
-            {spill.subject for spill in spills},
-            f"split {options.seed}",
-            options.test_fraction,
-            options.validation_fraction,
-            options.folds,
-            options.fold,
-        )
         prep = shards.write_dataset(
-            output,
+            options.output,
             layout,
             spills,
-            parts,
+            options.assign({spill.subject for spill in spills}),
             seed=options.seed,
             settings=settings,
             inputs=inputs.hexdigest(),
-            skipped={cases[study.study.name]: study.reason for study in skipped},
+            skipped={cases[failed.study.name]: failed.reason for failed in skipped},
         )
     shutil.rmtree(work, ignore_errors=True)
     if options.link_table is not None:
-        _write_link_table(options.link_table, output, cases)
+        _write_link_table(options.link_table, options.output, cases)
     names = {case: name for name, case in cases.items()}
-    return Prepared(output, prep, reused, names, details, options.link_table)
+    return Prepared(options.output, prep, reused, names, details, options.link_table)
 
 
 def summary(prepared: Prepared) -> str:
@@ -301,7 +302,7 @@ def summary(prepared: Prepared) -> str:
     if any("-1" in split["labels"] for split in prep["splits"].values()):
         columns["-1"] = "whole region"
     rows = [("split", "subjects", "examples", *columns.values())]
-    for name, split in prep["splits"].items():
+    for name, split in sorted(prep["splits"].items(), key=_place):
         counts = (split["labels"].get(label, 0) for label in columns)
         rows.append((name, len(split["subjects"]), split["examples"], *counts))
     widths = [max(len(str(row[place])) for row in rows) for place in range(len(rows[0]))]
@@ -313,6 +314,11 @@ def summary(prepared: Prepared) -> str:
     if prepared.link_table is not None:
         lines.append(f"Original names of the pseudonyms: {prepared.link_table}")
     return "\n".join(lines)
+
+
+def _place(split: tuple[str, Mapping]) -> tuple[int, str]:
+    """Splits are shown by part: train, validation, test."""
+    return splits.PARTS.index(split[1]["part"]), split[0]
 
 
 def _check(studies: Sequence["Study"], cases: Mapping[str, str], options: Options) -> None:

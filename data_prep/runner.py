@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import pathlib
 import re
+import signal
 import sys
 import threading
 import traceback
@@ -72,10 +73,9 @@ class StudyResult:
 
 @dataclasses.dataclass(frozen=True)
 class Spill:
-    """A finished study on disk: ``TOKEN.records`` (encoded examples end to end) and its index.
+    """A finished study on disk: encoded examples end to end in ``path``, and a ``.json`` beside it.
 
-    ``index`` maps a kind of examples to three lists of equal length: "key", "label" and "length"
-    (bytes); the kinds follow each other in ``path`` in the order of the index.
+    The index stays on disk, for there may be many studies with many examples.
     """
 
     path: pathlib.Path
@@ -83,7 +83,6 @@ class Spill:
     subject: str
     truth: dict
     mended: list[str]
-    index: dict[str, dict[str, list]]
 
     @classmethod
     def load(cls, folder: pathlib.Path, token: str) -> "Spill | None":
@@ -94,8 +93,16 @@ class Spill:
             size = path.stat().st_size
         except (OSError, ValueError):
             return None
-        spill = cls(path=path, **content)
-        return spill if size == sum(sum(kind["length"]) for kind in spill.index.values()) else None
+        index = content.pop("index")
+        whole = size == sum(sum(entry["length"]) for entry in index.values())
+        return cls(path=path, **content) if whole else None
+
+    def index(self) -> dict[str, dict[str, list]]:
+        """Kind of examples -> lists of equal length: "key", "label" and "length" in bytes.
+
+        The kinds, and the examples of a kind, lie in ``path`` in this order.
+        """
+        return json.loads(self.path.with_suffix(".json").read_text())["index"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,15 +301,17 @@ def _alone(
 def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
     # Spawned, not forked: the parent may hold threads (TensorFlow's), which a fork would break.
     return concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent
+        workers, multiprocessing.get_context("spawn"), initializer=_start_worker
     )
 
 
-def _end_with_parent() -> None:
-    """Let a worker end when its parent is killed, rather than wait for work for ever."""
+def _start_worker() -> None:
+    # Ctrl-C is the parent's to handle: studies in hand are finished and kept.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def watch() -> None:
+    def end_with_parent() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    # A worker whose parent was killed would wait for work for ever.
+    threading.Thread(target=end_with_parent, daemon=True).start()

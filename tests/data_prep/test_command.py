@@ -76,6 +76,9 @@ def test_a_complete_dataset_is_reused(studies, tmp_path):
     assert not log.exists()
     assert (first.reused, again.reused) == (False, True)
     assert first.prep == again.prep
+    assert command.summary(again) == command.summary(first).replace(
+        "written", "was complete before"
+    )
 
 
 @pytest.mark.parametrize(

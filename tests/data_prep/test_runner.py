@@ -37,7 +37,7 @@ def examples_of(spill: runner.Spill) -> dict[str, list[bytes]]:
     with spill.path.open("rb") as file:
         return {
             kind: [file.read(length) for length in entry["length"]]
-            for kind, entry in spill.index.items()
+            for kind, entry in spill.index().items()
         }
 
 
@@ -62,6 +62,7 @@ def test_processes_give_the_same_as_one(studies, tmp_path):
         assert one.path.name == other.path.name
         assert one.path.read_bytes() == other.path.read_bytes()
         assert dataclasses.replace(one, path=other.path) == other
+        assert one.index() == other.index()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -52,7 +52,7 @@ def raw_records(folder, split):
 def encoded(spill, kind):
     """(key, encoded example) of one kind, read front to back."""
     with spill.path.open("rb") as file:
-        for other, entry in spill.index.items():
+        for other, entry in spill.index().items():
             for key, length in zip(entry["key"], entry["length"], strict=True):
                 record = file.read(length)
                 if other == kind:
@@ -183,9 +183,12 @@ def test_a_split_without_examples_is_written_and_one_without_subjects_is_not(spi
 
 
 def test_two_examples_of_one_key_are_an_error(spills, tmp_path):
-    index = json.loads(json.dumps(spills[0].index))
+    path = tmp_path / "twice.records"
+    path.write_bytes(spills[0].path.read_bytes())
+    index = spills[0].index()
     index["patch"]["key"][3] = index["patch"]["key"][5]
-    twice = [dataclasses.replace(spills[0], index=index), *spills[1:]]
+    path.with_suffix(".json").write_text(json.dumps({"index": index}))
+    twice = [dataclasses.replace(spills[0], path=path), *spills[1:]]
     parts = {subject: "train" for subject in parts_of(spills)}
     with pytest.raises(UserError, match=f"same key .case {spills[0].case}"):
         write(tmp_path / "data", twice, parts)
