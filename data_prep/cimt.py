@@ -114,8 +114,8 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "band",
         default.band,
-        "A pixel up to so many rows from an interface belongs to it. With 2, the 200,000 patches "
-        "of the paper are what its regions hold.",
+        "A pixel up to so many rows from an interface belongs to it. With 2, the paper's regions "
+        "hold the 200,000 patches that it took.",
         lower_bound=0,
     )
     flags.DEFINE_integer(

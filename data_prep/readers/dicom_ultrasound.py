@@ -107,7 +107,10 @@ def _header(path: pathlib.Path) -> tuple[str, str, tuple[str, ...]]:
 
 
 def calibration(data: pydicom.Dataset, points: np.ndarray) -> tuple[float | None, float | None]:
-    """Millimetres a pixel, down and along, where the points lie; None where it is not given."""
+    """Millimetres a pixel, down and along, where the points (n, 2) lie; None where not given.
+
+    The smallest region that holds all points and is calibrated in cm counts, else PixelSpacing.
+    """
     smallest = None
     for region in data.get("SequenceOfUltrasoundRegions") or ():
         units = region.PhysicalUnitsXDirection, region.PhysicalUnitsYDirection
@@ -125,6 +128,13 @@ def calibration(data: pydicom.Dataset, points: np.ndarray) -> tuple[float | None
 
 
 def grey(data: pydicom.Dataset, frame: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """One frame, from 0, as uint8 (H, W) in which 0 is black, and notes of what was changed.
+
+    Raises
+    ------
+    Unusable
+        If there is no such frame, or its pixels are too many or cannot be decoded.
+    """
     frames = int(data.get("NumberOfFrames") or 1)
     if not 0 <= frame < frames:
         raise Unusable(f"there is no frame {frame}: it has {frames}, counted from 0")

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from data_prep.readers import _images
+from data_prep.readers._images import Unusable, load_grey, to_grey
+from tests.data_prep.readers.synthetic import picture
+
+
+def test_grey_png_is_unchanged(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    image, notes = load_grey(tmp_path / "a.png")
+    np.testing.assert_array_equal(image, picture())
+    assert notes == ()
+
+
+def test_palette_gives_its_colours_not_its_indices(tmp_path):
+    indices = picture() % 4
+    file = Image.fromarray(indices).convert("P")
+    file.putpalette([0, 0, 0, 90, 90, 90, 180, 180, 180, 255, 255, 255])
+    file.save(tmp_path / "a.tif")
+    image, notes = load_grey(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image, np.array([0, 90, 180, 255], np.uint8)[indices])
+    assert notes == ()
+
+
+def test_grey_rgb_and_alpha_collapse_without_a_note(tmp_path):
+    rgba = np.dstack([picture()] * 3 + [picture(1)])
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    image, notes = load_grey(tmp_path / "a.png")
+    np.testing.assert_array_equal(image, picture())
+    assert notes == ()
+
+
+def test_colours_become_luma_and_are_named(tmp_path):
+    rgb = np.dstack([picture(seed) for seed in range(3)])
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    image, notes = load_grey(tmp_path / "a.png")
+    luma = np.asarray(Image.fromarray(rgb).convert("L"), int)
+    assert np.abs(image.astype(int) - luma).max() <= 1
+    assert len(notes) == 1 and "coloured" in notes[0]
+
+
+def test_sixteen_bits_are_scaled_by_their_own_range(tmp_path):
+    deep = picture().astype(np.uint16) * 16 + 100  # 12 of 16 bits
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    image, notes = load_grey(tmp_path / "a.png")
+    np.testing.assert_array_equal(image, picture())
+    assert notes == ("levels 100 to 4180 scaled to 8 bits",)
+
+
+def test_one_bit_and_float(tmp_path):
+    Image.fromarray(picture() > 127).save(tmp_path / "a.png")
+    image, notes = load_grey(tmp_path / "a.png")
+    np.testing.assert_array_equal(image, np.where(picture() > 127, 255, 0))
+    assert "1-bit" in notes[0]
+    image, _ = to_grey(np.array([[0.0, 0.25], [0.5, 1.0]]))
+    np.testing.assert_array_equal(image, [[0, 64], [128, 255]])
+
+
+def test_flat_deep_image_does_not_divide_by_nothing():
+    image, _ = to_grey(np.full((3, 4), 700, np.uint16))
+    np.testing.assert_array_equal(image, np.zeros((3, 4)))
+
+
+def test_tiff_that_pillow_refuses(tmp_path):
+    deep = np.dstack([picture().astype(np.uint16) * 257] * 3)
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb")
+    image, _ = load_grey(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image, picture())
+
+
+def test_first_of_several_pages_is_named(tmp_path):
+    pages = [Image.fromarray(picture(seed)) for seed in range(2)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    image, notes = load_grey(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image, picture(0))
+    assert notes == ("first of 2 pages used",)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".CRI"])
+@pytest.mark.parametrize("content", [b"", b"not an image at all", b"II*\0\x08\0\0\0\xff\xff"])
+def test_unreadable_file(tmp_path, suffix, content):
+    (tmp_path / f"secret{suffix}").write_bytes(content)
+    with pytest.raises(Unusable, match="^the image file is unreadable$"):
+        load_grey(tmp_path / f"secret{suffix}")
+
+
+def test_truncated_and_missing_file(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    with pytest.raises(Unusable, match="unreadable"):
+        load_grey(tmp_path / "b.png")
+    with pytest.raises(Unusable, match="missing"):
+        load_grey(tmp_path / "c.png")
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+def test_gigantic_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch, limit):
+    side = 200 if limit else 20_000  # 400 million pixels: above Pillow's own limit too
+    Image.new("1", (side, side)).save(tmp_path / "a.png")
+    if limit:
+        monkeypatch.setattr(_images, "MAX_PIXELS", limit)
+    with pytest.raises(Unusable, match="million"):
+        load_grey(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("shape", [(4,), (0, 4), (4, 4, 5), (2, 4, 4, 3)])
+def test_shapes_that_are_no_image(shape):
+    with pytest.raises(Unusable, match="shape"):
+        to_grey(np.zeros(shape, np.uint8))
+
+
+def test_pixels_that_are_not_numbers():
+    with pytest.raises(Unusable, match="not numbers"):
+        to_grey(np.array([[np.nan, 1.0]]))
