@@ -77,7 +77,7 @@ def load(
     logging.info("Weights: %s, sha256 %s, loaded into %s.", about, sha256[:16], ", ".join(loaded))
     if lacking := new[:-1]:
         logging.warning(
-            "No weights for %s in %s: these layers begin at random and learn at the rate of new ones.",
+            "No weights for %s in %s: they begin at random and learn at the rate of new layers.",
             ", ".join(lacking),
             about,
         )

@@ -7,7 +7,7 @@ import numpy as np
 
 from data_prep.errors import UserError
 from medxfer.weights import _protobuf
-from medxfer.weights._contents import Contents
+from medxfer.weights._contents import DAMAGED, Contents
 
 SUFFIXES = (".caffemodel",)
 
@@ -26,7 +26,7 @@ def read(path: pathlib.Path) -> Contents:
     """
     try:
         return _read(path)
-    except _protobuf.WireError as error:
+    except DAMAGED as error:
         raise UserError(f"{path} is not a whole .caffemodel file: {error}.") from error
 
 
@@ -58,7 +58,7 @@ def _read(path: pathlib.Path) -> Contents:
 
 def _blob(value: _protobuf.Value) -> np.ndarray:
     """Array of one BlobProto, whose shape is a BlobShape or four legacy fields."""
-    blob = _protobuf.parse(value)
+    blob = _protobuf.parse(value)  # 1-4 legacy shape, 5 data, 7 shape, 8 double_data
     data = _protobuf.numbers(blob, 8, "<f8") if 8 in blob else _protobuf.numbers(blob, 5, "<f4")
     if 7 in blob:
         shape = _protobuf.integers(_protobuf.parse(blob[7][-1]), 1)
