@@ -37,11 +37,10 @@ class Inference:
         forward: Callable[[tf.Tensor], tf.Tensor],
         batch: int,
     ) -> None:
-        @tf.function
         def run(x):
             return strategy.run(lambda x: tf.cast(forward(x), tf.float32), args=(x,))
 
-        self.compiled = run
+        self.compiled = _compile(run)
         self._strategy = strategy
         self._batch = batch
 
@@ -88,12 +87,11 @@ class TrainStep:
             update(tape.gradient(target, moved))
             return loss
 
-        @tf.function
         def run(x, y):
             losses = strategy.run(step, args=(x, y))
             return strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
 
-        self.compiled = run
+        self.compiled = _compile(run)
         self._strategy = strategy
         self._batch = batch
 
@@ -101,6 +99,12 @@ class TrainStep:
         """Move the weights once; mean negative log-likelihood of the global batch before that."""
         x = _divide(self._strategy, x, self._batch)
         return self.compiled(x, _divide(self._strategy, y, self._batch, _PADDING))
+
+
+def _compile(run: Callable) -> Callable:
+    # TensorFlow tells functions apart by their code, so it would take those of several stages for
+    # one that is traced again and again, and warn; a partial has no code.
+    return tf.function(functools.partial(run))
 
 
 def _divide(strategy: tf.distribute.Strategy, values: Batch, batch: int, fill: int = 0):

@@ -1,6 +1,7 @@
 """A network, data and a configuration small enough to train in a blink."""
 
 import dataclasses
+import hashlib
 
 import keras
 import numpy as np
@@ -57,7 +58,7 @@ class Pipeline:
 
     @property
     def fingerprint(self) -> str:
-        return f"{hash(self.images.tobytes())}"
+        return hashlib.sha256(self.images.tobytes()).hexdigest()
 
     def shuffled_indices(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)

@@ -1,0 +1,159 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data_prep.errors import UserError
+from medxfer import distribution
+from tests.testing import train_replicas
+
+SECONDS = 180
+
+
+def start(name, cache, folder, **environment):
+    """Train in a process of its own."""
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "tests.testing.train_replicas"]
+        + [name, cache, str(folder)],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""} | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(*processes):
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=SECONDS)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("localhost", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Weights and history of the same training on one device, without kept features."""
+    folder = tmp_path_factory.mktemp("alone")
+    model, history = train_replicas.train(distribution.strategy("one"), "none", folder)
+    return model.get_weights(), history
+
+
+def assert_same_as_alone(path, alone):
+    weights, history = alone
+    with np.load(path) as result:
+        for place, weight in enumerate(weights):
+            np.testing.assert_allclose(result[str(place)], weight, rtol=0, atol=1e-5)
+        for name, values in {
+            "losses": [epoch.loss for epoch in history.epochs],
+            "validation_losses": [epoch.validation_loss for epoch in history.epochs],
+            "scores": [epoch.score for epoch in history.epochs],
+        }.items():
+            np.testing.assert_allclose(result[name], values, atol=1e-5)
+        return int(result["replicas"]), int(result["processes"]), result["masks"]
+
+
+def test_two_replicas_train_like_one_device(tmp_path, alone):
+    wait_for(start("mirrored", "none", tmp_path))
+    replicas, processes, masks = assert_same_as_alone(tmp_path / "process-0.npz", alone)
+    assert (replicas, processes) == (2, 1)
+    assert not np.array_equal(*masks)
+
+
+@pytest.mark.parametrize("cache", ["none", "disk"])
+def test_two_processes_train_like_one(tmp_path, alone, cache):
+    addresses = [f"localhost:{port}" for port in free_ports(2)]
+    wait_for(
+        *(
+            start(
+                "multi_worker",
+                cache,
+                tmp_path / "run",
+                MEDXFER_CACHE=str(tmp_path / f"cache-{index}"),
+                TF_CONFIG=json.dumps(
+                    {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+                ),
+            )
+            for index in range(2)
+        )
+    )
+    seen = []
+    for index in range(2):
+        path = tmp_path / "run" / f"process-{index}.npz"
+        replicas, processes, masks = assert_same_as_alone(path, alone)
+        assert (replicas, processes) == (2, 2)
+        seen.append(masks[0])
+    assert not np.array_equal(*seen)
+    written = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert written == {"best.weights.h5", "history.json"}
+
+
+def test_one_strategy_a_process():
+    assert distribution.strategy("one") is distribution.strategy("one")
+    assert distribution.process(distribution.strategy("one")) == (0, 1)
+    assert distribution.is_chief(distribution.strategy("one"))
+
+
+def test_strategies_that_cannot_be(monkeypatch):
+    with pytest.raises(UserError, match="--distribute must be one of auto, one"):
+        distribution.strategy("horovod")
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(UserError, match="needs the environment variable TF_CONFIG"):
+        distribution.strategy("multi_worker")
+    for broken in ("{", "[]", '{"cluster": 1}', '{"cluster": {"worker": 2}}'):
+        monkeypatch.setenv("TF_CONFIG", broken)
+        with pytest.raises(UserError, match="TF_CONFIG is not usable"):
+            distribution.strategy("multi_worker")
+
+
+def gpu(monkeypatch, *capabilities):
+    monkeypatch.setattr(
+        tf.config,
+        "list_physical_devices",
+        lambda kind=None: list(capabilities) if kind == "GPU" else ["cpu"],
+    )
+    monkeypatch.setattr(
+        tf.config.experimental, "get_device_details", lambda one: {"compute_capability": one}
+    )
+
+
+@pytest.mark.parametrize(
+    "capabilities, amx, name, resolved",
+    [
+        ([], True, "auto", "mixed_bfloat16"),
+        ([], False, "auto", "float32"),
+        ([(7, 5)], True, "auto", "float32"),
+        ([(8, 0)], False, "auto", "mixed_bfloat16"),
+        ([(9, 0), (7, 0)], False, "auto", "float32"),
+        ([(7, 0)], False, "mixed_float16", "mixed_float16"),
+        ([], True, "float32", "float32"),
+        ([], False, "mixed_bfloat16", "mixed_bfloat16"),
+    ],
+)
+def test_precision(monkeypatch, capabilities, amx, name, resolved):
+    gpu(monkeypatch, *capabilities)
+    monkeypatch.setattr(distribution, "_cpu_has_amx", lambda: amx)
+    assert distribution.resolve_precision(name) == resolved
+
+
+def test_float16_on_a_cpu_is_refused(monkeypatch):
+    gpu(monkeypatch)
+    with pytest.raises(UserError, match="mixed_float16 needs a GPU"):
+        distribution.resolve_precision("mixed_float16")

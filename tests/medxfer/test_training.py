@@ -1,0 +1,334 @@
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data_prep.errors import UserError
+from medxfer import batches, steps, training, tuning
+from tests.testing import tiny
+
+
+class Interrupted(Exception):
+    pass
+
+
+def fit(run_dir, tune="conv1", parts=None, stages=None, dropout=0.5, monitor=None, **settings):
+    """Train a fresh tiny network; returns it and the history."""
+    note = settings.pop("on_epoch_end", None)
+    config = tiny.config(**settings)
+    model = tiny.build(dropout)
+    groups = tiny.groups(model)
+    train, validation = parts or tiny.pipelines()
+    history = training.fit(
+        model,
+        groups,
+        stages or tuning.stages_for(tune, list(groups), config),
+        train,
+        validation,
+        monitor=monitor or tiny.monitor,
+        config=config,
+        run_dir=run_dir,
+        on_epoch_end=note,
+    )
+    return model, history
+
+
+def scripted(scores):
+    """A monitor that returns these values one after the other."""
+    values = iter(scores)
+    return lambda probabilities, labels: next(values)
+
+
+def assert_same_weights(a, b, **tolerance):
+    for one, other in zip(a.get_weights(), b.get_weights(), strict=True):
+        if tolerance:
+            np.testing.assert_allclose(one, other, **tolerance)
+        else:
+            np.testing.assert_array_equal(one, other)
+
+
+def test_equals_keras_fit_with_multi_optimizer(tmp_path):
+    """An independent way to the same weights: rates by MultiOptimizer, decay by regularisers."""
+    settings = {"epochs": 3, "gamma": 0.5, "weight_decay": 0.02, "bias_multiplier": 3.0}
+    scores = scripted([0.1, 0.2, 0.3])
+    model, history = fit(tmp_path, "conv2", dropout=0, monitor=scores, **settings)
+
+    peer = tiny.build(dropout=0)
+    groups = tiny.groups(peer)
+    groups["conv1"][0].trainable = False
+    rates = {"conv2": 0.01, "fc3": 0.01, "fc4": 0.02}
+    inner = {}
+    for group, rate in rates.items():
+        (layer,) = (layer for layer in groups[group] if layer.weights)
+        layer.kernel.regularizer = keras.regularizers.L2(0.02 / 2)
+        inner[layer.kernel.path] = keras.optimizers.SGD(rate, momentum=0.9)
+        inner[layer.bias.path] = keras.optimizers.SGD(3 * rate, momentum=0.9)
+    peer.compile(
+        keras.optimizers.MultiOptimizer(
+            keras.optimizers.OptimizerMap(keras.optimizers.SGD(1.0), inner)
+        ),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    train, _ = tiny.pipelines()
+    for epoch in range(3):
+        for _, x, y in train.epoch(epoch):
+            peer.train_on_batch(x, y)
+        for optimizer in inner.values():
+            optimizer.learning_rate = float(optimizer.learning_rate) * 0.5
+    assert_same_weights(model, peer, rtol=1e-5, atol=1e-6)
+    assert [epoch.rate for epoch in history.epochs] == [0.01, 0.005, 0.0025]
+
+
+def test_loss_is_the_mean_negative_log_likelihood(tmp_path):
+    """Without noise between them: one batch, one step, before and after it."""
+    train, _ = tiny.pipelines(8)
+    model, history = fit(
+        tmp_path, parts=(train, train), dropout=0, epochs=1, batch_size=8, weight_decay=0.5
+    )
+
+    def nll(network):
+        p = keras.ops.softmax(network(train.images)).numpy().astype(np.float64)
+        return -np.mean(np.log(p[np.arange(8), train.labels]))
+
+    assert history.epochs[0].loss == pytest.approx(nll(tiny.build(0)), rel=1e-5)
+    assert history.epochs[0].validation_loss == pytest.approx(nll(model), rel=1e-5)
+
+
+def test_best_epoch_not_the_last_is_restored(tmp_path):
+    seen = []
+    model, history = fit(
+        tmp_path, epochs=5, monitor=scripted([0.1, 0.9, 0.9, 0.5, 0.2]), on_epoch_end=seen.append
+    )
+    assert history.best.number == 1 and history.best.score == 0.9
+    assert [epoch.best for epoch in history.epochs] == [True, True, False, False, False]
+    assert seen == history.epochs
+    assert_same_weights(model, fit(tmp_path / "two", epochs=2, monitor=scripted([0.1, 0.9]))[0])
+
+
+def test_patience(tmp_path):
+    scores = [0.1, 0.5, 0.4, 0.3, 0.6, 0.7]
+    _, history = fit(tmp_path, epochs=6, patience=2, monitor=scripted(scores))
+    assert [epoch.score for epoch in history.epochs] == scores[:4]
+    stage = tuning.Stage("s", dict.fromkeys(tiny.TABLE, 1), base_rate=0.01, epochs=6)
+    _, history = fit(tmp_path / "none", stages=[stage], monitor=scripted(scores))
+    assert len(history.epochs) == 6
+
+
+STAGES = [
+    tuning.Stage("head", {"conv1": 0, "conv2": 0, "fc3": 0, "fc4": 5}, 0.01, epochs=3),
+    tuning.Stage("middle", {"conv1": 0, "conv2": 1, "fc3": 0, "fc4": 1}, 0.01, epochs=3),
+]
+
+
+@pytest.mark.parametrize("epochs, cache", [(1, "none"), (3, "memory"), (4, "none"), (5, "memory")])
+def test_interrupted_and_resumed_is_as_uninterrupted(tmp_path, epochs, cache):
+    scores = [0.1, 0.9, 0.2, 0.3, 0.1, 0.2]
+
+    def interrupt(epoch):
+        if epoch.number + 1 == epochs:
+            raise Interrupted
+
+    whole, history = fit(tmp_path / "whole", stages=STAGES, monitor=scripted(scores), cache=cache)
+    with pytest.raises(Interrupted):
+        fit(
+            tmp_path / "run", stages=STAGES, monitor=scripted(scores), cache=cache,
+            on_epoch_end=interrupt,
+        )  # fmt: skip
+    model, again = fit(
+        tmp_path / "run", stages=STAGES, monitor=scripted(scores[epochs:]), cache=cache
+    )
+    assert_same_weights(model, whole)
+    timeless = [dataclasses.replace(e, images_per_second=0) for e in again.epochs]
+    assert timeless == [dataclasses.replace(e, images_per_second=0) for e in history.epochs]
+    assert [e.number for e in again.epochs if e.best] == [0, 1, 3]
+
+
+def test_a_kill_while_a_checkpoint_is_written_costs_one_epoch(tmp_path, monkeypatch):
+    whole, _ = fit(tmp_path / "whole", monitor=scripted([0.1, 0.3, 0.2]))
+    savez, count = np.savez, 0
+
+    def killed(file, **arrays):
+        nonlocal count
+        count += 1
+        if count == 5:  # stage, best-0, last, best-1, last
+            file.write(b"half")
+            raise Interrupted
+        savez(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", killed)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "run", monitor=scripted([0.1, 0.3, 0.2]))
+    monkeypatch.undo()
+    model, _ = fit(tmp_path / "run", monitor=scripted([0.3, 0.2]))
+    assert_same_weights(model, whole)
+
+
+def test_a_finished_run_is_loaded_and_leaves_one_file_of_weights(tmp_path):
+    model, history = fit(tmp_path, epochs=2)
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"best.weights.h5", "history.json"}
+    again, loaded = fit(tmp_path, epochs=2, monitor=scripted([]))
+    assert loaded == history
+    assert_same_weights(again, model)
+    fresh = tiny.build()
+    fresh.load_weights(tmp_path / "checkpoints" / "best.weights.h5")
+    assert_same_weights(fresh, model)
+    json.loads((tmp_path / "checkpoints" / "history.json").read_text())
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    def interrupt(epoch):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fit(tmp_path, "fc4", on_epoch_end=interrupt)
+    with pytest.raises(UserError, match="other stages .it stands in fc4."):
+        fit(tmp_path, "fc3")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="fc4")])
+    with pytest.raises(UserError, match="another network or stage"):
+        training.Checkpoints(tmp_path / "checkpoints").load("stage", model.variables)
+
+
+@pytest.mark.parametrize(
+    "tune, cache, dtype",
+    [
+        ("conv2", "memory", "float32"),
+        ("fc3", "disk", "float32"),
+        ("fc4", "memory", "float32"),
+        ("fc4", "disk", "float16"),
+    ],
+)
+def test_kept_features_give_the_weights_of_plain_freezing(
+    tmp_path, monkeypatch, tune, cache, dtype
+):
+    monkeypatch.setenv("MEDXFER_CACHE", str(tmp_path / "cache"))
+    plain, expected = fit(tmp_path / "plain", tune)
+    parts = tiny.pipelines()
+    model, history = fit(tmp_path / "kept", tune, parts, cache=cache, cache_dtype=dtype)
+    tolerance = 1e-6 if dtype == "float32" else 2e-3
+    assert_same_weights(model, plain, rtol=0, atol=tolerance)
+    for a, b in zip(history.epochs, expected.epochs, strict=True):
+        assert a.loss == pytest.approx(b.loss, abs=tolerance)
+        assert a.validation_loss == pytest.approx(b.validation_loss, abs=tolerance)
+    sample = cache == "disk"
+    assert [part.reads for part in parts] == [5 + sample, 3 + sample]
+    if cache == "disk":
+        parts = tiny.pipelines()
+        again, _ = fit(tmp_path / "again", tune, parts, cache=cache, cache_dtype=dtype)
+        assert_same_weights(again, model)
+        assert [part.reads for part in parts] == [1, 1]  # to recognise the preprocessing
+
+
+def test_features_that_do_not_fit_are_computed_anew(tmp_path, caplog):
+    parts = tiny.pipelines()
+    with caplog.at_level("INFO"):
+        model, _ = fit(tmp_path / "small", "fc4", parts, cache="auto", cache_gib=1e-9)
+    assert parts[0].reads == 3 * 5
+    assert "computed anew" in caplog.text
+    assert_same_weights(model, fit(tmp_path / "plain", "fc4")[0])
+
+
+def test_each_step_is_traced_once(tmp_path, monkeypatch):
+    compiled = []
+    for kind in (steps.TrainStep, steps.Inference):
+
+        def init(self, *args, _kind=kind, _init=kind.__init__):
+            _init(self, *args)
+            compiled.append(self.compiled)
+
+        monkeypatch.setattr(kind, "__init__", init)
+    fit(tmp_path, "fc3", cache="memory")
+    assert [function.experimental_get_tracing_count() for function in compiled] == [1, 1, 1]
+
+
+def test_fewer_examples_than_a_batch(tmp_path):
+    parts = tiny.pipelines(6)
+    model, history = fit(tmp_path, parts=parts, dropout=0, epochs=2, batch_size=8)
+    assert len(history.epochs) == 2
+    smaller = fit(tmp_path / "same", parts=parts, dropout=0, epochs=2, batch_size=6)[0]
+    assert_same_weights(model, smaller, rtol=0, atol=1e-6)
+
+
+def test_auc_rises_on_separable_data(tmp_path):
+    """Three classes told apart by the brightest channel."""
+
+    def auc(probabilities, labels):
+        positive, negative = probabilities[labels == 0, 0], probabilities[labels != 0, 0]
+        return float(np.mean(positive[:, None] > negative))
+
+    parts = tiny.pipelines(240, noise=1.5)
+    _, history = fit(tmp_path, "scratch", parts, dropout=0, epochs=6, base_rate=0.005, monitor=auc)
+    assert history.epochs[0].score < 0.98 < 0.99 < history.best.score
+    assert history.epochs[-1].loss < 0.1 * history.epochs[0].loss
+
+
+def test_divergence_is_said_with_a_remedy(tmp_path):
+    with pytest.raises(UserError, match=r"diverged in epoch conv1 \d/3: .* Try --base_rate=1e\+0"):
+        fit(tmp_path, base_rate=1e5)
+
+
+def test_a_score_that_is_no_number(tmp_path):
+    with pytest.raises(UserError, match="examples of every class"):
+        fit(tmp_path, monitor=scripted([float("nan")]))
+
+
+def test_rates_must_match_the_groups(tmp_path):
+    stage = tuning.Stage("s", {"conv1": 1}, base_rate=0.1, epochs=1)
+    with pytest.raises(ValueError, match="no rate to conv2, fc3, fc4"):
+        fit(tmp_path, stages=[stage])
+
+
+def test_tensorboard(tmp_path):
+    _, history = fit(tmp_path, "fc3", epochs=2)
+    events = EventAccumulator(str(tmp_path / "logs"), {"tensors": 0}).Reload()
+
+    def read(tag):
+        return [float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)]
+
+    for tag, field in {
+        "loss/training": "loss",
+        "loss/validation": "validation_loss",
+        "score/validation": "score",
+        "images_per_second": "images_per_second",
+    }.items():
+        expected = [getattr(epoch, field) for epoch in history.epochs]
+        assert read(tag) == pytest.approx(expected, rel=1e-6)
+    assert read("rate/conv2") == [0, 0]
+    assert read("rate/fc3") == pytest.approx([0.01, 0.0095])
+    assert read("rate/fc4") == pytest.approx([0.02, 0.019])
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_mixed_precision_keeps_float32_weights(tmp_path, policy, cache):
+    exact, _ = fit(tmp_path / "exact", "fc3", dropout=0)
+    keras.config.set_dtype_policy(policy)
+    try:
+        model, history = fit(tmp_path / "mixed", "fc3", dropout=0, cache=cache)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    assert model.output.dtype == "float32"
+    assert history.epochs[-1].loss < history.epochs[0].loss
+    assert_same_weights(model, exact, rtol=0, atol=0.03)
+
+
+def test_two_runs_of_one_seed_are_equal(tmp_path):
+    (a, first), (b, second) = fit(tmp_path / "a"), fit(tmp_path / "b")
+    assert_same_weights(a, b)
+    assert [e.loss for e in first.epochs] == [e.loss for e in second.epochs]
+
+
+def test_batches_ahead_are_the_same_and_errors_arrive():
+    assert list(batches._ahead(iter(range(1, 5)))) == [1, 2, 3, 4]
+
+    def broken():
+        yield 1
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        list(batches._ahead(broken()))

@@ -1,0 +1,71 @@
+"""Train the tiny network on several replicas or processes: python -m ... STRATEGY CACHE FOLDER
+
+Writes the weights, the scores and, where there are replicas, the dropout masks of each.
+"""
+
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from medxfer import distribution, training, tuning
+from tests.testing import tiny
+
+EXAMPLES = 44  # 5 batches of 8 and a rest; validation 25, the last batch a single example
+SETTINGS = {"epochs": 4, "new_multiplier": 2.0, "tune": "conv2"}
+
+
+def train(strategy, cache: str, folder: pathlib.Path) -> tuple[keras.Model, training.History]:
+    """20 steps without dropout, tuning from conv2."""
+    config = tiny.config(cache=cache, **SETTINGS)
+    with strategy.scope():
+        model = tiny.build(dropout=0)
+    groups = tiny.groups(model)
+    parts = tiny.pipelines(EXAMPLES, process=distribution.process(strategy))
+    history = training.fit(
+        model,
+        groups,
+        tuning.stages_for(config.tune, list(groups), config),
+        *parts,
+        monitor=tiny.monitor,
+        config=config,
+        run_dir=folder,
+        strategy=strategy,
+    )
+    return model, history
+
+
+def masks(strategy) -> np.ndarray:
+    """What dropout keeps on every replica of this process, (replicas, units)."""
+    with strategy.scope():
+        layer = keras.layers.Dropout(0.5, seed=1)
+        model = keras.Sequential([keras.Input((64,)), layer])
+    distribution.decorrelate_seeds(strategy, model)
+    kept = strategy.run(tf.function(lambda: layer(tf.ones((1, 64)), training=True)))
+    return distribution.collect(strategy, kept)
+
+
+def main(name: str, cache: str, folder: str) -> None:
+    if name == "mirrored":
+        distribution.logical_cpus(2)
+    distribution.make_deterministic(0)
+    strategy = distribution.strategy(name)
+    index, count = distribution.process(strategy)
+    model, history = train(strategy, cache, pathlib.Path(folder))
+    arrays = {str(i): keras.ops.convert_to_numpy(w) for i, w in enumerate(model.weights)}
+    np.savez(
+        pathlib.Path(folder) / f"process-{index}.npz",
+        replicas=strategy.num_replicas_in_sync,
+        processes=count,
+        losses=[epoch.loss for epoch in history.epochs],
+        scores=[epoch.score for epoch in history.epochs],
+        validation_losses=[epoch.validation_loss for epoch in history.epochs],
+        masks=masks(strategy),
+        **arrays,
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
