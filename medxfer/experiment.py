@@ -151,10 +151,8 @@ def finish(run: RunFolder, card: dict, built: Built, folder: data.DatasetFolder)
     app = app_of(config)
     started = time.monotonic()
     methods = {
-        config.tune: app.score(
-            folder, "test", app.cnn(built.model, built.network, folder.settings), progress=True
-        ),
-        "handcrafted": app.score(folder, "test", app.handcrafted(folder.settings)),
+        config.tune: app.score(folder, "test", app.cnn(mapper(built, folder)), progress=True),
+        "handcrafted": app.score(folder, "test", app.handcrafted()),
     }
     card["metrics"] = {
         name: {key: dataclasses.asdict(value) for key, value in app.metrics(results).items()}

@@ -1,0 +1,86 @@
+"""Images without annotation, for prediction: pixels and, where the file says it, calibration."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import pydicom
+import scipy.io
+
+from data_prep.readers import _images, dicom_ultrasound
+from data_prep.readers._images import Unusable
+
+SUFFIXES = (".cri", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".dcm", ".dicom", ".ima")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Still:
+    """One image.
+
+    Attributes
+    ----------
+    image : numpy.ndarray
+        uint8 (H, W).
+    mm_per_pixel : float or None
+        Height of a pixel; None where neither the file nor one beside it says it.
+    notes : tuple of str
+        What was changed on the way.
+    """
+
+    image: np.ndarray
+    mm_per_pixel: float | None
+    notes: tuple[str, ...] = ()
+
+
+def find(path: pathlib.Path) -> list[pathlib.Path]:
+    """The image itself, or the images below a folder, sorted; by suffix alone."""
+    if path.is_dir():
+        found = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        return sorted(p for p in found if p.resolve().is_relative_to(path.resolve()))
+    return [path]
+
+
+def read(path: pathlib.Path) -> Still:
+    """Read one image.
+
+    The calibration is that of the DICOM header, of a ``.scl`` file beside the image (MATLAB,
+    variable ``scale``), or of ``../CF/NAME_CF.txt`` (CUBS).
+
+    Raises
+    ------
+    Unusable
+        If it cannot be read.
+    """
+    if not path.is_file():
+        raise Unusable("the image file is missing")
+    with path.open("rb") as file:
+        is_dicom = file.read(132)[128:] == b"DICM"
+    if is_dicom:
+        return _dicom(path)
+    image, notes = _images.load_grey(path)
+    return Still(image, _beside(path), notes)
+
+
+def _dicom(path: pathlib.Path) -> Still:
+    try:
+        data = pydicom.dcmread(path)
+        image, notes = dicom_ultrasound.grey(data, 0)
+        down, _ = dicom_ultrasound.calibration(data, np.array(image.shape[::-1])[None] / 2)
+    except Unusable:
+        raise
+    except Exception as error:  # damaged files raise many kinds
+        raise Unusable("the DICOM file is unreadable") from error
+    return Still(image, down, notes)
+
+
+def _beside(path: pathlib.Path) -> float | None:
+    scale, factor = path.with_suffix(".scl"), path.parent.parent / "CF" / f"{path.stem}_CF.txt"
+    try:
+        if scale.is_file():
+            content = scipy.io.loadmat(scale, appendmat=False, variable_names=["scale"])
+            return float(content["scale"].item())
+        if factor.is_file():
+            return float(factor.read_text().strip().replace(",", "."))
+    except Exception as error:  # the MATLAB reader raises many kinds
+        raise Unusable("the calibration file beside the image is unreadable") from error
+    return None

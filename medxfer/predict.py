@@ -1,0 +1,95 @@
+"""Raw images in, results out: for people who have a trained run and no annotation."""
+
+import json
+import pathlib
+import tempfile
+
+from absl import logging
+from tqdm import tqdm
+
+from data_prep import splits
+from data_prep.errors import UserError
+from medxfer import experiment
+from medxfer.config import Config
+from medxfer.runs import RunFolder
+
+
+def predict(
+    run: RunFolder,
+    source: pathlib.Path,
+    output: pathlib.Path,
+    *,
+    mm_per_pixel: float | None = None,
+    roi: list[str] | None = None,
+    keep_names: bool = False,
+) -> list[dict]:
+    """Apply a trained run to one raw image or to all images of a folder.
+
+    Writes, per image, what the app's ``predict`` gives, and ``predictions.json`` for all, into
+    ``output``, which must not exist or be empty; nothing is left there if no image can be used.
+
+    Raises
+    ------
+    UserError
+        If the input is absent or holds no image, no image can be used, the region is not four
+        numbers, or ``output`` is not empty.
+    """
+    if not source.exists():
+        raise UserError(f"--input={source} does not exist.")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"--output={output} is not empty: predictions go to a new folder.")
+    region = _region(roi)
+    config = Config.load(run.path / "config.json")
+    app = experiment.app_of(config)
+    settings = run.card["data"]["app_settings"]
+    built = experiment.trained(run, len(app.CLASSES), float32=True)
+    scorer = app.cnn(built.model, built.network, settings)
+    paths = app.raw_images(source)
+    if not paths:
+        raise UserError(f"--input={source} holds no image that can be read.")
+
+    results, left_out = [], []
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as partial:
+        for number, path in enumerate(tqdm(paths, unit="image", disable=len(paths) < 2)):
+            name = path.stem if keep_names else splits.pseudonym(str(path.resolve()), b"")
+            name = f"{number:04d}-{name}" if len(paths) > 1 else name
+            try:
+                found = app.predict(
+                    path, scorer, settings, name, pathlib.Path(partial), mm_per_pixel, region
+                )
+            except UserError as error:
+                left_out.append((path, str(error)))
+                continue
+            results.append({"name": name, **found})
+            logging.info("%s -> %s: %s", path.name, name, app.describe(found))
+        for path, reason in left_out:
+            logging.warning("%s left out: %s.", path.name, reason.rstrip("."))
+        if not results:
+            raise UserError(f"No image could be used. {left_out[0][0].name}: {left_out[0][1]}")
+        text = json.dumps(
+            {"app": config.app, "weights_sha256": run.card["trained_weights_sha256"],
+             "images": results, "left_out": len(left_out)}, indent=2,
+        )
+        (pathlib.Path(partial) / "predictions.json").write_text(text + "\n")
+        if output.exists():
+            output.rmdir()
+        pathlib.Path(partial).chmod(0o755)
+        pathlib.Path(partial).rename(output)
+        pathlib.Path(partial).mkdir()  # for the clean-up of the temporary folder
+    print(f"{len(results)} images predicted, {len(left_out)} left out. Results: {output}")
+    return results
+
+
+def _region(roi: list[str] | None) -> tuple[int, int, int, int] | None:
+    if roi is None:
+        return None
+    try:
+        x, y, width, height = (int(part) for part in roi)
+    except ValueError:
+        raise UserError(
+            f"--roi must be x,y,width,height in whole pixels. Received: {','.join(roi)}."
+        ) from None
+    if min(x, y) < 0 or width < 8 or height < 8:
+        raise UserError(f"--roi must lie in the image and be 8 pixels or more. Received: {roi}.")
+    return x, y, width, height
