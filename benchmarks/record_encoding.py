@@ -15,8 +15,6 @@ from unittest import mock
 
 from absl import app, flags
 
-from data_prep.errors import UserError
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 flags.DEFINE_string("images", None, "Folder to cut grey patches from. Default: synthetic speckle.")
@@ -43,7 +41,7 @@ def load_images(folder: str | None) -> list:
         except OSError:
             continue  # not an image
     if not found:
-        raise UserError(f"--images={folder} holds no image.")
+        raise app.UsageError(f"--images={folder} holds no image.")
     return found
 
 

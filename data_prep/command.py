@@ -167,7 +167,7 @@ def options() -> Options:
         If the pseudonym key cannot be read.
     """
     return Options(
-        output=pathlib.Path(FLAGS.output),
+        output=pathlib.Path(FLAGS.output).resolve(),
         key=splits.secret_key(FLAGS.pseudonym_key, FLAGS.seed),
         seed=FLAGS.seed,
         workers=FLAGS.workers,
@@ -348,6 +348,7 @@ def _write_link_table(path: pathlib.Path, output: pathlib.Path, cases: Mapping[s
     truth = json.loads((output / "truth.json").read_text())
     subjects = {case: fact["subject"] for split in truth.values() for case, fact in split.items()}
     partial = path.with_name(path.name + ".partial")
+    partial.touch(mode=0o600)
     with partial.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["original", "case", "subject"])

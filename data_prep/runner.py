@@ -61,7 +61,7 @@ class StudyResult:
     truth : mapping
         What ``truth.json`` says of the case; plain JSON values without NaN.
     mended : tuple of str
-        What was wrong with the study and was put right.
+        What was wrong with the study and was put right; the study's name is taken out.
     """
 
     case: str
@@ -214,7 +214,9 @@ def _work(
     """Work on one study and spill the result; say why if it cannot be used."""
     study, token = job
     try:
-        _spill(function(study), folder, token, extras)
+        result = function(study)
+        mended = [_without_names(note, study) for note in result.mended]
+        _spill(result, mended, folder, token, extras)
     except UserError as error:
         return Skipped(study, _without_names(str(error), study), str(error))
     except Exception as error:  # whatever one study does, the others go on
@@ -227,7 +229,11 @@ def _work(
 
 
 def _spill(
-    result: StudyResult, folder: pathlib.Path, token: str, extras: Mapping[str, str]
+    result: StudyResult,
+    mended: list[str],
+    folder: pathlib.Path,
+    token: str,
+    extras: Mapping[str, str],
 ) -> None:
     index: dict[str, dict[str, list]] = {}
     path = folder / f"{token}.records"
@@ -244,7 +250,7 @@ def _spill(
         "case": result.case,
         "subject": result.subject,
         "truth": result.truth,
-        "mended": result.mended,
+        "mended": mended,
         "index": index,
     }
     partial.write_text(json.dumps(content, allow_nan=False))

@@ -12,10 +12,10 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import pathlib
 import platform
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -151,9 +151,9 @@ def write_dataset(
     for case, count in collections.Counter(spill.case for spill in spills).items():
         if count > 1:
             raise UserError(f"{count} studies are case {case}: each must have a name of its own.")
-    work = work_folder(output)
-    work.mkdir(parents=True, exist_ok=True)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="dataset.", dir=work))
+    folder = work_folder(output) / f"dataset.{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had this number
+    folder.mkdir(parents=True)
     try:
         written: dict[str, Written] = {}
         truth: dict[str, dict] = {}
@@ -182,7 +182,6 @@ def write_dataset(
         _write_json(folder / "truth.json", truth)
         _write_json(folder / "prep.json", prep)
         (folder / "label.labels.txt").write_text("".join(f"{name}\n" for name in layout.classes))
-        folder.chmod(0o755)  # mkdtemp's folders are closed to others
         try:
             folder.replace(output)
         except OSError as error:

@@ -68,6 +68,8 @@ def work(study, key=KEY, patch=5, log=None, fault=None):
                 raise UserError(f"{study.files[0]}: no calibration for {study.name}.")
             case "bug":
                 raise ZeroDivisionError(f"reading {study.name}")
+            case "interrupt":
+                raise KeyboardInterrupt
             case "exit":
                 os._exit(3)
             case "kill":
@@ -103,7 +105,7 @@ def work(study, key=KEY, patch=5, log=None, fault=None):
         subject=subject,
         examples={"patch": patch_examples(), "roi": [roi]},
         truth={"width": image.shape[1], "height": image.shape[0]},
-        mended=("first pixel is black",) if image[0, 0] < 20 else (),
+        mended=(f"first pixel of {study.name} is black",) if image[0, 0] < 128 else (),
     )
 
 

@@ -129,6 +129,7 @@ def test_the_link_table_names_the_originals(studies, tmp_path):
         subject = splits.pseudonym(row["original"].partition("_")[0], fake.KEY)
         assert row["subject"] == ("" if row["original"] == "Anna0_visit1" else subject)
     assert str(table) in command.summary(made)
+    assert table.stat().st_mode & 0o077 == 0  # the owner's alone
 
 
 @pytest.mark.parametrize("place", ["data/link.csv", "data.partial/link.csv", "absent/link.csv"])
@@ -172,6 +173,11 @@ def test_nothing_usable_is_an_error_that_says_why(studies, tmp_path):
         prepare(studies[2:3], tmp_path / "data", faults={"fault": "user:Anna1_visit2"})
 
 
+def test_a_case_that_is_not_the_pseudonym_of_its_study_is_a_bug(studies, tmp_path):
+    with pytest.raises(ValueError, match="must be the pseudonym of its study"):
+        prepare(studies, tmp_path / "data", faults={"key": b"another"})
+
+
 def run(*arguments):
     command_line = [sys.executable, "-m", "tests.data_prep.fake", *map(str, arguments)]
     return subprocess.run(command_line, capture_output=True, text=True, check=False)
@@ -203,6 +209,17 @@ def test_a_users_error_is_one_line_and_status_2(studies, tmp_path, arguments):
     assert done.stdout == ""
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("Error: "))
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(studies, tmp_path):
+    done = run(
+        f"--input={tmp_path / 'raw'}",
+        f"--output={tmp_path / 'data'}",
+        "--workers=1",
+        "--fault=interrupt:Anna0_visit1",
+    )
+    assert done.returncode == 130
+    assert done.stderr.endswith("Interrupted. The same command goes on from here.\n")
 
 
 def test_help_lists_the_flags_and_imports_nothing_heavy():

@@ -52,7 +52,9 @@ def test_results_are_spilled_in_the_order_of_the_studies(studies, tmp_path):
             for kind, examples in result.examples.items()
         }
         assert examples_of(spill) == expected
-        assert (spill.truth, tuple(spill.mended)) == (result.truth, result.mended)
+        assert spill.truth == result.truth
+        assert spill.mended == [note.replace(study.name, "<name>") for note in result.mended]
+    assert any(spill.mended for spill in spills)
 
 
 def test_processes_give_the_same_as_one(studies, tmp_path):
