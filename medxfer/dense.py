@@ -4,45 +4,87 @@ A network that classifies the patch around one pixel gives, patch after patch, a
 convolutional manner", Tajbakhsh et al. 2016, carotid intima-media thickness). Neighbouring patches
 share nearly all their pixels. :class:`DenseMap` therefore runs the convolutions once over the whole
 region and only the fully connected head once for each position; :func:`patchwise` is the plain way
-and the measure of the fast one.
+and the measure of the fast one. :func:`confidence_maps` chooses.
 
 A region of interest is a grey uint8 array (H + 2 margin, W + 2 margin): the H x W pixels to be
 evaluated and the real image around them.
 """
 
-import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
+from absl import logging
 from tqdm import tqdm
 
-from medxfer.models._layers import LocalResponseNormalization
+from medxfer.atrous import AtrousMap, UnsupportedNetworkError
+from medxfer.coarse_to_fine import coarse_to_fine
 
-# Layers that act on each unit by itself, whatever lies beside it.
-_POINTWISE = (
-    layers.Activation,
-    layers.BatchNormalization,
-    layers.Dropout,
-    layers.ReLU,
-    LocalResponseNormalization,
-)
-# Layers at which the map ends and the head, which sees whole windows, begins.
-_JUNCTIONS = (layers.Flatten, layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
+METHODS = ("coarse_to_fine", "dense", "patchwise")
 
 
-class UnsupportedNetworkError(ValueError):
-    """The network has a layer or a branch that cannot be run on a whole region."""
+def confidence_maps(
+    model: keras.Model,
+    model_module: ModuleType,
+    rois: Sequence[np.ndarray],
+    *,
+    patch: int,
+    margin: int | None = None,
+    method: str = "dense",
+    calibration: int = 512,
+    progress: bool = False,
+) -> Iterator[np.ndarray]:
+    """Map after map, float32 (H, W, classes), in the order of ``rois``.
+
+    Parameters
+    ----------
+    model, model_module, patch, margin
+        As for :class:`DenseMap`.
+    rois
+        Regions of interest, of any sizes.
+    method
+        ``dense``, ``coarse_to_fine`` or ``patchwise``. Networks that cannot be run on a whole
+        region are run patch by patch, which is logged.
+    calibration
+        Patches of ``rois`` for :meth:`DenseMap.calibrate`; 0: none.
+    progress
+        Show a progress bar.
+
+    Raises
+    ------
+    ValueError
+        If ``method`` is unknown.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}. Received: {method!r}.")
+    mapper = functools.partial(patchwise, model, model_module, patch=patch, margin=margin)
+    if method != "patchwise":
+        try:
+            dense = DenseMap(model, model_module, patch=patch, margin=margin)
+        except UnsupportedNetworkError as error:
+            logging.warning("%s Every patch is classified by itself, which is slow.", error)
+        else:
+            if calibration:
+                dense.calibrate(rois, calibration)
+            mapper = dense
+            if method == "coarse_to_fine":
+                mapper = lambda roi: coarse_to_fine(dense, roi).probabilities  # noqa: E731
+    for roi in tqdm(rois, desc="confidence maps", unit="ROI", disable=not progress):
+        yield mapper(roi)
 
 
 def default_margin(patch: int) -> int:
     """Pixels of context that a region needs on each side for patches of ``patch`` pixels."""
     return patch // 2 + 2
+
+
+def default_stride(patch: int, side: int) -> int:
+    """Largest of 8, 4, 2, 1 enlarged pixels that is at most 1.1 pixels of the image."""
+    return next((stride for stride in (8, 4, 2) if stride * patch <= 1.1 * side), 1)
 
 
 def network_input(images, model_module: ModuleType):
@@ -96,52 +138,48 @@ def patchwise(
     ValueError
         If ``patch`` is even or reaches beyond the context.
     """
-    margin = _checked_margin(patch, margin, least=patch // 2)
-    inner = roi[margin - patch // 2 : roi.shape[0] - margin + patch // 2]
-    inner = inner[:, margin - patch // 2 : roi.shape[1] - margin + patch // 2]
+    beyond = _checked_margin(patch, margin, least=patch // 2) - patch // 2
+    inner = roi[beyond : roi.shape[0] - beyond, beyond : roi.shape[1] - beyond]
     windows = np.lib.stride_tricks.sliding_window_view(inner, (patch, patch))
+    shape = windows.shape[:2]
     if pixels is None:
-        chosen = windows.reshape(-1, patch, patch)
+        pixels = np.indices(shape).reshape(2, -1).T
     else:
-        chosen = windows[tuple(np.asarray(pixels).T)]
+        shape = (len(pixels),)
 
     @tf.function(reduce_retracing=True)
     def classify(patches):
         return tf.nn.softmax(model(network_input(patches, model_module), training=False))
 
-    found = [
-        classify(chosen[first : first + batch_size, ..., None])
-        for first in range(0, len(chosen), batch_size)
-    ]
-    values = np.concatenate(found)
-    return values.reshape(*windows.shape[:2], -1) if pixels is None else values
+    batches = np.split(pixels, range(batch_size, len(pixels), batch_size))
+    found = [classify(windows[tuple(batch.T)][..., None]) for batch in batches]
+    return np.concatenate(found).reshape(*shape, -1)
 
 
 class DenseMap:
     """Confidence maps of whole regions by one run of the convolutions.
 
     The region is enlarged once by z = side / ``patch``, so that the patch around a pixel becomes a
-    window of ``side`` pixels. Windows ``stride`` enlarged pixels apart are evaluated together: a
-    layer whose units lie S pixels apart in one window is computed at every g = gcd(stride, S)
-    pixels, its kernel spread (dilated) by the ratio of S to g of the layer before ("a trous"). The
-    head then reads, for each position, the units of that window. Probabilities, which lie
-    ``spacing`` = ``stride`` / z pixels apart, are interpolated linearly at the pixels.
+    window of ``side`` pixels, and all windows ``stride`` enlarged pixels apart are evaluated
+    together (:class:`medxfer.atrous.AtrousMap`). These positions form a grid that begins at pixel
+    (0, 0) and whose ``spacing`` is stride / z pixels; between them probabilities are interpolated
+    linearly.
 
-    The result would equal :func:`patchwise` at the positions but for padding: inside a patch the
-    layers see zeros beyond its border, in the map they see the image there.
+    On the grid the result would equal :func:`patchwise` but for padding: inside a patch the layers
+    see zeros beyond its border, in the map they see the image there. :meth:`calibrate` teaches the
+    head the difference.
 
     Parameters
     ----------
     model
-        Functional chain of layers, preprocessed images -> logits: convolutions, max pooling, zero
-        padding and layers that act on each unit by itself; then a head that begins with flattening
-        or global pooling. Runs under the model's own precision; its weights are read at each call.
+        Preprocessed images -> logits; as :class:`medxfer.atrous.AtrousMap` demands. Runs under its
+        own precision.
     model_module
         Module of the network: ``INPUT_SIDE`` and ``preprocess``.
     patch
         Side of a patch in pixels, odd.
     margin
-        Context of a region on each side; ``default_margin(patch)`` where None.
+        Context of a region on each side; ``default_margin(patch)``, the least, where None.
     stride
         Enlarged pixels between positions; where None the largest power of two, 8 at most, that
         keeps ``spacing`` within 1.1 pixels.
@@ -151,7 +189,7 @@ class DenseMap:
     Raises
     ------
     UnsupportedNetworkError
-        If ``model`` is no such chain; the message names the layer.
+        If ``model`` cannot be run on a whole region; the message names the layer.
     ValueError
         If ``patch`` is even or the margin too small.
     """
@@ -172,29 +210,27 @@ class DenseMap:
         self.stride = stride or default_stride(patch, self.side)
         self.spacing = self.stride * patch / self.side
         self.chunk = chunk
+        self._model = model
         self._preprocess = model_module.preprocess
-        self._plan, self._window, cut = _plan(model, self.stride)
-        self._head = keras.Model(cut, model.outputs[0], name=f"{model.name}_head")
-        self._features = tf.function(self._compute_features)
-        self._classify = tf.function(self._compute_probabilities, reduce_retracing=True)
+        self._map = AtrousMap(model, self.stride)
+        self._features = tf.function(lambda roi: self._map(self._enlarged(roi))[0])
+        self._use_head(keras.Model(self._map.output, model.outputs[0]))
 
     def grid(self, roi: np.ndarray) -> tuple[int, int]:
-        """Rows and columns of positions in ``roi``; the first is its pixel (0, 0)."""
+        """Rows and columns of positions in ``roi``."""
         return tuple(
             math.ceil((length - 2 * self.margin - 1) / self.spacing) + 1 for length in roi.shape
         )
 
     def features(self, roi: np.ndarray) -> tf.Tensor:
-        """Last map in front of the head, (rows, columns, channels), of the whole region."""
+        """What the head reads, (rows, columns, channels), of the whole region."""
         return self._features(roi)
 
     def probabilities(self, features: tf.Tensor, positions: np.ndarray) -> np.ndarray:
         """Head at ``positions`` of the grid, int (M, 2) -> float32 (M, classes)."""
         positions = np.asarray(positions, np.int32)
-        parts = range(0, len(positions), self.chunk)
-        return np.concatenate(
-            [self._classify(features, positions[first : first + self.chunk]) for first in parts]
-        )
+        chunks = np.split(positions, range(self.chunk, len(positions), self.chunk))
+        return np.concatenate([self._classify(features, chunk) for chunk in chunks])
 
     def to_pixels(self, values: np.ndarray, roi: np.ndarray) -> np.ndarray:
         """Interpolate values on the grid, (rows, columns, classes), at the pixels of ``roi``."""
@@ -205,18 +241,73 @@ class DenseMap:
         return np.einsum("ya,abk,xb->yxk", rows, values, columns, optimize=True)
 
     def __call__(self, roi: np.ndarray) -> np.ndarray:
-        """Map of one region: float32 (H, W, classes)."""
+        """Map of one region: float32 (H, W, classes). Regions of one size share one graph."""
         grid = self.grid(roi)
         everywhere = np.indices(grid).reshape(2, -1).T
         values = self.probabilities(self.features(roi), everywhere)
         return self.to_pixels(values.reshape(*grid, -1), roi)
 
-    def maps(self, rois: Iterable[np.ndarray], progress: bool = False) -> Iterator[np.ndarray]:
-        """Map after map, in the order of ``rois``; regions of one size share one compiled graph."""
-        for roi in tqdm(rois, desc="confidence maps", unit="ROI", disable=not progress):
-            yield self(roi)
+    def calibrate(
+        self, rois: Sequence[np.ndarray], samples: int = 512, seed: int = 0, ridge: float = 0.01
+    ) -> tuple[float, float]:
+        """Refit the head's first dense layer to features that lack the padding of patches.
 
-    def _compute_features(self, roi):
+        Random windows of ``rois`` are computed twice, as the map has them and as patches. Ridge
+        regression, shrunk towards the present weights, then finds the weights with which the layer
+        answers to the former as it now does to the latter. No labels are used, the model itself is
+        left alone, and maps take no longer.
+
+        Parameters
+        ----------
+        rois
+            Regions like those to be mapped; at most 16 of them are used.
+        samples
+            Number of windows.
+        seed
+            Seed of their choice.
+        ridge
+            Strength of the shrinkage, relative to the mean squared length of the features.
+
+        Returns
+        -------
+        before, after : float
+            Share of the variance of the layer's answers to patches that its answers to the map
+            leave unexplained; the latter by leaving each window out in turn.
+
+        Raises
+        ------
+        ValueError
+            If ``rois`` is empty or the head has no dense layer.
+        """
+        operations = self._model.operations
+        layer = next((o for o in operations if isinstance(o, keras.layers.Dense)), None)
+        if layer is None or not len(rois):
+            raise ValueError("Calibration needs a region and a network with a dense layer.")
+        random = np.random.default_rng(seed)
+        chosen = random.choice(len(rois), min(16, len(rois)), replace=False)
+        share = -(-samples // len(chosen))
+        read_map = keras.Model(self._map.output, layer.input)
+        read_patches = keras.Model(self._model.inputs[0], layer.input)
+        pairs = [self._windows(rois[k], share, random, read_map, read_patches) for k in chosen]
+        x, patches = (np.concatenate(part).astype(np.float32) for part in zip(*pairs, strict=True))
+        kernel = keras.ops.convert_to_numpy(layer.kernel)
+        bias = keras.ops.convert_to_numpy(layer.bias) if layer.use_bias else 0.0
+        y = patches @ kernel + bias
+        centred = x - x.mean(0)
+        missing = y - y.mean(0) - centred @ kernel
+        products = (centred @ centred.T).astype(np.float64)
+        shrinkage = ridge * np.trace(products) / len(x) * np.eye(len(x))
+        inverse = np.linalg.inv(products + shrinkage)
+        weights = inverse @ missing
+        total = np.sum((y - y.mean(0)) ** 2)
+        before = np.sum((y - x @ kernel - bias) ** 2) / total
+        after = np.sum((weights / np.diag(inverse)[:, None]) ** 2) / total
+        kernel = kernel + centred.T @ weights.astype(np.float32)
+        self._use_head(self._with_dense(layer, [kernel, y.mean(0) - x.mean(0) @ kernel]))
+        logging.info("Head fitted to maps: %.3f of variance unexplained, was %.3f", after, before)
+        return float(before), float(after)
+
+    def _enlarged(self, roi):
         # Sample u of the enlarged region lies (u - (side - 1) / 2) / z pixels beyond pixel 0, which
         # for the first window gives the half-pixel centres of the resized patch.
         axes = []
@@ -224,25 +315,33 @@ class DenseMap:
             samples = np.arange(self.side + (count - 1) * self.stride) - (self.side - 1) / 2
             axes.append(_interpolation(self.margin + samples * self.patch / self.side, length))
         enlarged = axes[0] @ tf.cast(roi, tf.float32) @ axes[1].T
-        x = self._preprocess(tf.repeat(enlarged[None, :, :, None], 3, axis=-1))
-        for step in self._plan:
-            x = step(x)
-        return x[0]
+        return self._preprocess(tf.repeat(enlarged[None, :, :, None], 3, axis=-1))
 
-    def _compute_probabilities(self, features, positions):
-        size, between_units, between_windows = self._window
-        rows, columns = (
-            positions[:, axis, None] * between_windows + np.arange(size) * between_units
-            for axis in (0, 1)
-        )
-        units = rows[:, :, None] * tf.shape(features)[1] + columns[:, None, :]
-        windows = tf.gather(tf.reshape(features, (-1, features.shape[-1])), units)
-        return tf.nn.softmax(self._head(windows, training=False))
+    def _use_head(self, head):
+        def classify(features, positions):
+            return tf.nn.softmax(head(self._map.windows(features, positions), training=False))
 
+        self._classify = tf.function(classify, reduce_retracing=True)
 
-def default_stride(patch: int, side: int) -> int:
-    """Largest of 8, 4, 2, 1 enlarged pixels that is at most 1.1 pixels of the image."""
-    return next((s for s in (8, 4, 2) if s * patch <= 1.1 * side), 1)
+    def _windows(self, roi, number, random, read_map, read_patches):
+        """What the first dense layer reads at random positions: from the map, from patches."""
+        positions = np.stack([random.integers(0, count, number) for count in self.grid(roi)], 1)
+        image = self._enlarged(roi)[0].numpy()
+        cut = np.lib.stride_tricks.sliding_window_view(image, (self.side, self.side), (0, 1))
+        patches = np.moveaxis(cut[tuple(positions.T * self.stride)], 1, -1)
+        windows = self._map.windows(self.features(roi), positions)
+        return read_map.predict_on_batch(windows), read_patches.predict_on_batch(patches)
+
+    def _with_dense(self, layer, weights):
+        """The head with a dense layer of other weights in place of ``layer``."""
+        other = keras.layers.Dense.from_config(layer.get_config() | {"use_bias": True})
+        other.build(layer.input.shape)
+        other.set_weights(weights)
+        x = keras.Input(batch_shape=self._map.output.shape)
+        y = other(keras.Model(self._map.output, layer.input)(x))
+        if layer.output is not self._model.outputs[0]:
+            y = keras.Model(layer.output, self._model.outputs[0])(y)
+        return keras.Model(x, y)
 
 
 def _checked_margin(patch: int, margin: int | None, least: int) -> int:
@@ -258,108 +357,3 @@ def _interpolation(places: np.ndarray, length: int) -> np.ndarray:
     """Matrix (places, length) of linear interpolation; beyond the ends the end value."""
     places = np.clip(places, 0, length - 1)
     return np.maximum(0, 1 - abs(places[:, None] - np.arange(length))).astype(np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Step:
-    """One layer as it runs on the map; ``spread`` is the distance of one window's units there."""
-
-    layer: keras.Layer
-    spread: int
-    step: int = 1
-    pads: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
-
-    def __call__(self, x):
-        if isinstance(self.layer, layers.MaxPooling2D):
-            return self._max_pool(self._padded(x, x.dtype.min))
-        x = self._padded(x, 0)
-        if isinstance(self.layer, layers.Conv2D):
-            return self._convolve(x)
-        return x if isinstance(self.layer, layers.ZeroPadding2D) else self.layer(x, training=False)
-
-    def _padded(self, x, value):
-        if self.pads == ((0, 0), (0, 0)):
-            return x
-        return tf.pad(x, [(0, 0), *self.pads, (0, 0)], constant_values=value)
-
-    def _max_pool(self, x):
-        # The maximum over a window is that of its rows, then of its columns: shifted copies.
-        for axis, size in zip((1, 2), self.layer.pool_size, strict=True):
-            reach = self.spread * (size - 1)
-            ends = [x.shape[axis] - reach + self.spread * tap for tap in range(size)]
-            ranges = [slice(end - x.shape[axis] + reach, end, self.step) for end in ends]
-            x = functools.reduce(tf.maximum, [x[:, r] if axis == 1 else x[:, :, r] for r in ranges])
-        return x
-
-    def _convolve(self, x):
-        layer = self.layer
-        x = tf.cast(x, layer.compute_dtype)
-        kernel = tf.cast(layer.kernel, layer.compute_dtype)
-        dilations = [self.spread * rate for rate in layer.dilation_rate]
-        x = tf.concat(
-            [
-                tf.nn.conv2d(part, filters, self.step, "VALID", dilations=dilations)
-                for part, filters in zip(
-                    tf.split(x, layer.groups, axis=-1),
-                    tf.split(kernel, layer.groups, axis=-1),
-                    strict=True,
-                )
-            ],
-            axis=-1,
-        )
-        if layer.use_bias:
-            x = tf.nn.bias_add(x, tf.cast(layer.bias, x.dtype))
-        return layer.activation(x)
-
-
-def _plan(model: keras.Model, stride: int):
-    """Steps up to the head, the window the head reads, and the tensor at which it begins.
-
-    The window is (units along a side, distance of its units, distance of windows), in map units.
-    """
-    x = model.inputs[0]
-    size, between = x.shape[1], 1  # units along the side of one window, enlarged pixels apart
-    grid = 1  # enlarged pixels between the units of the map
-    steps: list[_Step] = []
-    for layer in model.operations:
-        if isinstance(layer, layers.InputLayer):
-            continue
-        if [id(tensor) for tensor in keras.tree.flatten(layer.input)] != [id(x)]:
-            raise UnsupportedNetworkError(f"{model.name} is no chain: it branches at {layer.name}.")
-        if isinstance(layer, _JUNCTIONS):
-            return steps, (size, between // grid, stride // grid), x
-        spread = between // grid
-        if isinstance(layer, _POINTWISE):
-            steps.append(_Step(layer, spread))
-        else:
-            step, pads = _stride_and_padding(layer, size)
-            between *= step
-            finer = math.gcd(stride, between)
-            spread_pads = tuple((before * spread, after * spread) for before, after in pads)
-            steps.append(_Step(layer, spread, finer // grid, spread_pads))
-            grid = finer
-        x = layer.output
-        size = x.shape[1]
-    raise UnsupportedNetworkError(f"{model.name} has no layer that flattens or pools its map.")
-
-
-def _stride_and_padding(layer: keras.Layer, size: int):
-    """Stride and ((top, bottom), (left, right)) padding of ``layer`` on ``size`` units a side."""
-    if isinstance(layer, layers.ZeroPadding2D):
-        return 1, layer.padding
-    if isinstance(layer, layers.Conv2D):
-        reach = [(k - 1) * d for k, d in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
-    elif isinstance(layer, layers.MaxPooling2D):
-        reach = [k - 1 for k in layer.pool_size]
-    else:
-        raise UnsupportedNetworkError(f"{type(layer).__name__} '{layer.name}' is not supported.")
-    if len(set(layer.strides)) > 1 or layer.data_format != "channels_last":
-        raise UnsupportedNetworkError(
-            f"Layer '{layer.name}' has unequal strides or its channels are not last."
-        )
-    step = layer.strides[0]
-    if layer.padding == "valid":
-        return step, ((0, 0), (0, 0))
-    # "same" as TensorFlow defines it: the smaller half in front.
-    totals = [max(0, ((size - 1) // step) * step + r + 1 - size) for r in reach]
-    return step, tuple((total // 2, total - total // 2) for total in totals)
