@@ -58,9 +58,15 @@ def _styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
 
 
 def save(figure: Figure, path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """Write PATH.png (300 dpi) and PATH.pdf; neither holds a date, so equal figures equal bytes."""
+    """Write PATH.png (300 dpi) and PATH.pdf.
+
+    Neither holds a date: the same figure gives the same bytes. The layout is settled by the first
+    call.
+    """
     png, pdf = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf"))
     with matplotlib.rc_context(STYLE):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         figure.savefig(png, dpi=300, metadata={"Software": None})
         figure.savefig(pdf, metadata={"CreationDate": None})
     return png, pdf
