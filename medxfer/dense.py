@@ -292,20 +292,10 @@ class DenseMap:
         x, patches = (np.concatenate(part).astype(np.float32) for part in zip(*pairs, strict=True))
         kernel = keras.ops.convert_to_numpy(layer.kernel)
         bias = keras.ops.convert_to_numpy(layer.bias) if layer.use_bias else 0.0
-        y = patches @ kernel + bias
-        centred = x - x.mean(0)
-        missing = y - y.mean(0) - centred @ kernel
-        products = (centred @ centred.T).astype(np.float64)
-        shrinkage = ridge * np.trace(products) / len(x) * np.eye(len(x))
-        inverse = np.linalg.inv(products + shrinkage)
-        weights = inverse @ missing
-        total = np.sum((y - y.mean(0)) ** 2)
-        before = np.sum((y - x @ kernel - bias) ** 2) / total
-        after = np.sum((weights / np.diag(inverse)[:, None]) ** 2) / total
-        kernel = kernel + centred.T @ weights.astype(np.float32)
-        self._use_head(self._with_dense(layer, [kernel, y.mean(0) - x.mean(0) @ kernel]))
-        logging.info("Head fitted to maps: %.3f of variance unexplained, was %.3f", after, before)
-        return float(before), float(after)
+        kernel, bias, before, after = ridge_refit(x, patches @ kernel + bias, kernel, bias, ridge)
+        self._use_head(self._with_dense(layer, [kernel, bias]))
+        logging.info("Head fitted to maps: %.3f of variance unexplained, was %.3f.", after, before)
+        return before, after
 
     def _enlarged(self, roi):
         # Sample u of the enlarged region lies (u - (side - 1) / 2) / z pixels beyond pixel 0, which
@@ -342,6 +332,42 @@ class DenseMap:
         if layer.output is not self._model.outputs[0]:
             y = keras.Model(layer.output, self._model.outputs[0])(y)
         return keras.Model(x, y)
+
+
+def ridge_refit(x, y, kernel, bias, ridge: float):
+    """Weights near ``kernel`` with which ``x @ kernel + bias`` comes closest to ``y``.
+
+    Minimises the squared error plus lambda |change of the kernel|^2, with lambda ``ridge`` times
+    the mean squared length of the centred rows of ``x``; the bias is free.
+
+    Parameters
+    ----------
+    x, y
+        Float (N, inputs) and (N, outputs).
+    kernel, bias
+        Present weights, (inputs, outputs) and (outputs,) or 0.
+    ridge
+        Above 0.
+
+    Returns
+    -------
+    kernel, bias : np.ndarray
+        New weights.
+    before, after : float
+        Share of the variance of ``y`` left unexplained by the present weights, and by the new ones
+        when each row is left out in turn (in closed form, with the means of all rows).
+    """
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    centred = x - x_mean
+    missing = y - y_mean - centred @ kernel
+    products = (centred @ centred.T).astype(np.float64)  # N is small beside the inputs
+    inverse = np.linalg.inv(products + ridge * np.trace(products) / len(x) * np.eye(len(x)))
+    dual = inverse @ missing
+    variance = np.sum((y - y_mean) ** 2)
+    before = np.sum((y - x @ kernel - bias) ** 2) / variance
+    after = np.sum((dual / np.diag(inverse)[:, None]) ** 2) / variance
+    kernel = kernel + centred.T @ dual.astype(x.dtype)
+    return kernel, y_mean - x_mean @ kernel, float(before), float(after)
 
 
 def _checked_margin(patch: int, margin: int | None, least: int) -> int:

@@ -43,6 +43,7 @@ import tensorflow as tf
 from medxfer.dense import network_input
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
+DESCRIPTION = pathlib.PurePath("assets.extra", "medxfer.json")
 
 
 def export(
@@ -101,59 +102,63 @@ def export(
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as partial:
         written = pathlib.Path(partial) / "export"
         _write(_float32_twin(model), model_module, classes, written)
-        extra = written / "assets.extra"
-        extra.mkdir(exist_ok=True)
-        (extra / "medxfer.json").write_text(json.dumps(description, indent=2) + "\n")
+        (written / DESCRIPTION).parent.mkdir()
+        (written / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
         return _as_next_version(written, home)
 
 
 def verify(
     path: pathlib.Path,
     model: keras.Model,
-    *,
-    classes: Sequence[str],
-    patch: int,
     model_module: ModuleType,
+    images: np.ndarray,
     tolerance: float = 1e-5,
 ) -> float:
     """Load an export and compare its three signatures with ``model`` in float32.
 
-    Random patches in batches of 1 and 4, each twice: an export in training mode differs from
-    itself.
+    Batches of one and of all images are sent twice: an export that computes in training mode
+    differs from itself.
+
+    Parameters
+    ----------
+    path
+        What :func:`export` returned.
+    model, model_module
+        What was exported.
+    images
+        uint8 (N, H, W, 1 or 3).
+    tolerance
+        Largest difference of a probability that passes.
 
     Returns
     -------
     float
-        Largest difference of a probability.
+        Largest difference found.
 
     Raises
     ------
     RuntimeError
-        If it exceeds ``tolerance`` or the class names differ.
+        If it exceeds ``tolerance``, or the class names are not those described beside the graph.
     """
-    loaded = tf.saved_model.load(str(path))
-    twin = _float32_twin(model)
-    side = patch or model_module.INPUT_SIDE
-    random = np.random.default_rng(0)
+    signatures = tf.saved_model.load(str(path)).signatures
+    logits = _float32_twin(model)(network_input(images, model_module), training=False)
+    expected = tf.nn.softmax(logits).numpy()
+    classes = json.loads((path / DESCRIPTION).read_text())["classes"]
+    encoded = tf.stack([tf.io.encode_png(image) for image in images])
+    examples = tf.stack([_example(content) for content in encoded.numpy()])
     worst = 0.0
-    for batch in (1, 4):
-        images = random.integers(0, 256, (batch, side, side, 1), np.uint8)
-        logits = twin(network_input(images, model_module), training=False)
-        expected = tf.nn.softmax(logits).numpy()
-        encoded = tf.stack([tf.io.encode_png(image) for image in images])
-        examples = tf.stack([_example(content) for content in encoded.numpy()])
-        for _ in range(2):
-            classified = loaded.signatures["classify"](inputs=examples)
-            answers = (
-                loaded.signatures["serving_default"](image=tf.cast(images, tf.float32)),
-                loaded.signatures["image_bytes"](image_bytes=encoded),
-                {"probabilities": classified["scores"]},
-            )
-            found = [np.max(abs(a["probabilities"].numpy() - expected)) for a in answers]
-            worst = max(worst, *map(float, found))
-            names = [[name.decode() for name in row] for row in classified["classes"].numpy()]
-            if names != [list(classes)] * batch:
-                raise RuntimeError(f"The export {path} names other classes: {names[0]}.")
+    for batch in (1, len(images)) * 2:
+        sent = tf.cast(images[:batch], tf.float32)
+        classified = signatures["classify"](inputs=examples[:batch])
+        for answer in (
+            signatures["serving_default"](image=sent)["probabilities"],
+            signatures["image_bytes"](image_bytes=encoded[:batch])["probabilities"],
+            classified["scores"],
+        ):
+            worst = max(worst, float(np.max(np.abs(answer.numpy() - expected[:batch]))))
+        names = classified["classes"].numpy().astype(str).tolist()
+        if names != [classes] * batch:
+            raise RuntimeError(f"The export {path} answers with other classes: {names[0]}.")
     if not worst <= tolerance:
         raise RuntimeError(f"The export {path} differs from the model by {worst:.2g}.")
     return worst

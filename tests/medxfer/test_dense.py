@@ -1,0 +1,313 @@
+"""Dense maps beside the plain way: every patch through the network."""
+
+import types
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from medxfer import dense
+from medxfer.atrous import AtrousMap, UnsupportedNetworkError
+from medxfer.coarse_to_fine import coarse_to_fine
+from medxfer.dense import DenseMap, patchwise
+from medxfer.models import _layers, alexnet, alexnet_caffe
+
+SIDE = 41
+
+
+def network_module(side=SIDE):
+    return types.SimpleNamespace(INPUT_SIDE=side, preprocess=lambda images: images / 50.0 - 2.0)
+
+
+def network(padding, side=SIDE, seed=0):
+    """A small network with one layer of every supported kind."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((side, side, 3))
+    x = inputs if padding == "valid" else layers.ZeroPadding2D(1)(inputs)
+    x = layers.Conv2D(8, 5, strides=2, padding=padding, activation="relu")(x)
+    x = _layers.LocalResponseNormalization(alpha=0.1)(x)
+    x = layers.MaxPooling2D(3, 2, padding=padding)(x)
+    x = _layers.GroupedConv2D(12, 3, groups=2, padding=padding)(x)
+    x = layers.ReLU()(x)
+    x = layers.MaxPooling2D(2, 2, padding=padding)(x)
+    x = layers.Conv2D(12, 2, padding=padding, activation="relu")(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(16, activation="relu")(x)
+    x = layers.Dropout(0.5)(x)
+    return keras.Model(inputs, layers.Dense(3, kernel_initializer="he_normal")(x))
+
+
+def region(height, width, margin, seed=0):
+    """Smooth random texture with context."""
+    random = np.random.default_rng(seed)
+    shape = (height + 2 * margin, width + 2 * margin)
+    coarse = random.uniform(0, 255, (shape[0] // 6 + 2, shape[1] // 6 + 2))
+    texture = np.kron(coarse, np.ones((6, 6)))[: shape[0], : shape[1]]
+    return np.clip(texture + random.normal(0, 10, shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def unpadded():
+    return network("valid")
+
+
+@pytest.fixture(scope="module")
+def padded():
+    return network("same")
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 8, 12])
+def test_without_padding_every_position_equals_its_patch(unpadded, stride):
+    # A patch as large as the network's input: nothing is enlarged, positions are pixels.
+    maps = DenseMap(unpadded, network_module(), patch=SIDE, stride=stride)
+    roi = region(14, 25, maps.margin)
+    rows, columns = maps.grid(roi)
+    positions = np.indices((rows, columns)).reshape(2, -1).T
+    inside = (positions * stride < (14, 25)).all(1)
+    found = maps.probabilities(maps.features(roi), positions)[inside]
+    expected = patchwise(
+        unpadded, network_module(), roi, patch=SIDE, pixels=positions[inside] * stride
+    )
+    assert expected.std(0).min() > 0.01
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_enlarged_region_is_aligned_with_the_patches():
+    # z = 5 and stride 5 put a position on every pixel. The network reads only the middle of each
+    # pixel, where resizing a patch by itself cannot differ from enlarging the region at once.
+    patch, side = 9, 45
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((side, side, 3))
+    read = layers.Conv2D(3, 5, strides=5, use_bias=False)
+    x = layers.Flatten()(layers.Conv2D(6, 3, activation="relu")(read(inputs)))
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    kernel = np.zeros((5, 5, 3, 3), np.float32)
+    kernel[2, 2] = np.eye(3)
+    read.set_weights([kernel])
+    maps = DenseMap(model, network_module(side), patch=patch, stride=5, margin=8)
+    roi = region(7, 12, 8)
+    expected = patchwise(model, network_module(side), roi, patch=patch, margin=8)
+    assert expected.shape == (7, 12, 3)
+    np.testing.assert_allclose(maps(roi), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [alexnet, alexnet_caffe], ids=lambda module: module.__name__)
+def test_alexnet_on_one_pixel_is_the_patch(module):
+    # With a single position the border of the region is the border of the patch: padding agrees.
+    model = module.build(3, init="msra", seed=1)
+    roi = region(1, 1, dense.default_margin(227), seed=1)
+    maps = DenseMap(model, module, patch=227)
+    np.testing.assert_allclose(
+        maps(roi), patchwise(model, module, roi, patch=227), rtol=1e-3, atol=1e-6
+    )
+
+
+def test_alexnet_units_beyond_the_reach_of_padding_equal_those_of_the_patch():
+    network = alexnet.build(3, init="msra", seed=1)
+    units = network.get_layer("conv3").output
+    body = keras.Model(network.inputs, layers.Flatten()(units))
+    atrous = AtrousMap(body, 8)
+    image = np.random.default_rng(0).normal(size=(227 + 24, 227 + 16, 3)).astype(np.float32)
+    positions = np.array([[0, 0], [1, 2], [3, 1]])
+    found = atrous.windows(atrous(image[None])[0], positions)
+    patches = [image[8 * r : 8 * r + 227, 8 * c : 8 * c + 227] for r, c in positions]
+    expected = keras.Model(network.inputs, units).predict_on_batch(np.stack(patches))
+    # conv1 pads 2 pixels, conv2 2 units, conv3 1 unit: 3 of 13 units on each side at most.
+    inner = np.s_[:, 3:-3, 3:-3]
+    np.testing.assert_allclose(found[inner], expected[inner], rtol=1e-3, atol=1e-4)
+    assert np.abs(found - expected).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("patch", "stride"), [(9, 8), (29, 8), (31, 8), (33, 4), (61, 4), (63, 2), (125, 1), (227, 1)]
+)
+def test_default_stride_keeps_positions_within_about_a_pixel(patch, stride):
+    assert dense.default_stride(patch, 227) == stride
+
+
+def test_padding_differs_and_calibration_lessens_it(padded):
+    module = network_module()
+    rois = [region(9, 12, dense.default_margin(SIDE), seed) for seed in range(4)]
+    maps = DenseMap(padded, module, patch=SIDE, stride=1)
+    weights = [w.copy() for w in padded.get_weights()]
+    expected = patchwise(padded, module, rois[0], patch=SIDE)
+    raw = np.abs(maps(rois[0]) - expected).mean()
+    before, after = maps.calibrate(rois[1:], 300)
+    fitted = np.abs(maps(rois[0]) - expected).mean()
+    assert raw > 0.01
+    assert after < before / 2
+    assert fitted < 0.8 * raw
+    for old, new in zip(weights, padded.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_calibration_leaves_a_network_without_padding_as_it_is(unpadded):
+    maps = DenseMap(unpadded, network_module(), patch=SIDE, stride=2)
+    roi = region(8, 9, maps.margin)
+    expected = maps(roi)
+    before, after = maps.calibrate([roi], 32)
+    assert before < 1e-8
+    assert after < 1e-8
+    np.testing.assert_allclose(maps(roi), expected, atol=1e-4)
+
+
+def test_ridge_refit_is_the_least_squares_solution_of_the_augmented_system():
+    random = np.random.default_rng(0)
+    x, kernel, bias = random.normal(size=(12, 30)), random.normal(size=(30, 4)), random.normal(4)
+    x += 3
+    y = x @ random.normal(size=(30, 4)) + 1
+    new, new_bias, before, after = dense.ridge_refit(x, y, kernel, bias, 0.1)
+
+    centred = x - x.mean(0)
+    strength = 0.1 * np.mean(np.sum(centred**2, 1))
+
+    def solve(rows):
+        left = np.concatenate([centred[rows], np.sqrt(strength) * np.eye(30)])
+        right = np.concatenate([(y - y.mean(0))[rows], np.sqrt(strength) * kernel])
+        return np.linalg.lstsq(left, right)[0]
+
+    np.testing.assert_allclose(new, solve(slice(None)), atol=1e-9)
+    np.testing.assert_allclose(x.mean(0) @ new + new_bias, y.mean(0))
+    left_out = [(y - y.mean(0))[k] - centred[k] @ solve(np.arange(12) != k) for k in range(len(x))]
+    variance = np.sum((y - y.mean(0)) ** 2)
+    assert after == pytest.approx(np.sum(np.square(left_out)) / variance)
+    assert before == pytest.approx(np.sum((y - x @ kernel - bias) ** 2) / variance)
+
+
+def test_bfloat16_follows_the_precision_of_the_model():
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = network("same")
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    reference = network("same")
+    roi = region(6, 8, dense.default_margin(SIDE))
+    maps = DenseMap(model, network_module(), patch=SIDE, stride=2)
+    assert maps.features(roi).dtype == "bfloat16"
+    found = maps(roi)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(
+        found, DenseMap(reference, network_module(), patch=SIDE, stride=2)(roi), atol=0.05
+    )
+    before, after = maps.calibrate([roi], 48)
+    assert after < before
+
+
+class RidgeMap:
+    """Stands for a network: one bright, sloping line for each interface, and a false one."""
+
+    spacing = 1.0
+    margin = 0
+
+    def __init__(self, shape, false=0.0):
+        rows, columns = np.indices(shape)
+        self.lines = 18 + 0.2 * np.arange(shape[1]), 32 - 0.1 * np.arange(shape[1])
+        peaks = [0.9 * np.exp(-((rows - line) ** 2) / 8) for line in self.lines]
+        peaks[0] += false * np.exp(-((rows - 50) ** 2) / 8) * (columns > 20)
+        self.values = np.stack([1 - sum(peaks), *peaks], -1).astype(np.float32)
+        self.asked = []
+
+    def grid(self, roi):
+        return roi.shape
+
+    def features(self, roi):
+        return None
+
+    def probabilities(self, features, positions):
+        self.asked += map(tuple, positions)
+        return self.values[tuple(positions.T)]
+
+    def to_pixels(self, values, roi):
+        return values
+
+
+@pytest.mark.parametrize("false", [0.0, 0.6])
+def test_coarse_to_fine_finds_the_lines_and_keeps_several_peaks(false):
+    shape = (60, 93)
+    maps = RidgeMap(shape, false)
+    found, evaluated = coarse_to_fine(maps, np.zeros(shape, np.uint8))
+    assert len(set(maps.asked)) == len(maps.asked) == evaluated.sum()
+    assert evaluated.mean() < 0.4
+    refined = np.s_[:, ::2]
+    known = evaluated[refined]
+    np.testing.assert_array_equal(found[refined][known], maps.values[refined][known])
+    for k in (1, 2):
+        rows = found[..., k].argmax(0)
+        assert np.abs(rows - maps.values[..., k].argmax(0)).max() <= 1
+        assert np.abs(rows - maps.lines[k - 1]).mean() < 0.5
+    if false:
+        assert found[50, 30:, 1] == pytest.approx(0.6, abs=0.01)
+
+
+def test_coarse_to_fine_is_the_dense_map_where_it_evaluates(padded):
+    maps = DenseMap(padded, network_module(), patch=SIDE, stride=1)
+    roi = region(9, 12, maps.margin)
+    found, evaluated = coarse_to_fine(maps, roi, keep=0.0, fine_columns=1, reach=2)
+    assert evaluated.all()
+    np.testing.assert_allclose(found, maps(roi), atol=1e-5)
+
+
+def test_confidence_maps_by_every_method(padded):
+    module = network_module()
+    rois = [region(5, 6, dense.default_margin(SIDE), seed) for seed in range(2)]
+    found = {
+        method: list(
+            dense.confidence_maps(
+                padded, module, rois, patch=SIDE, method=method, calibration=40, progress=False
+            )
+        )
+        for method in dense.METHODS
+    }
+    for maps in found.values():
+        assert [m.shape for m in maps] == [(5, 6, 3)] * 2
+        np.testing.assert_allclose(maps[0].sum(-1), 1, atol=1e-4)
+    np.testing.assert_array_equal(
+        found["patchwise"][1], patchwise(padded, module, rois[1], patch=SIDE)
+    )
+    with pytest.raises(ValueError, match="one of coarse_to_fine, dense, patchwise"):
+        next(dense.confidence_maps(padded, module, rois, patch=SIDE, method="fast"))
+
+
+def branching():
+    inputs = keras.Input((9, 9, 3))
+    x = layers.Conv2D(3, 3, padding="same")(inputs)
+    x = layers.Add(name="join")([x, inputs])
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+
+def test_a_network_with_branches_is_run_patch_by_patch(caplog):
+    model, module = branching(), network_module(9)
+    roi = region(3, 4, dense.default_margin(9))
+    with pytest.raises(UnsupportedNetworkError, match="no chain: .* join"):
+        DenseMap(model, module, patch=9)
+    with caplog.at_level("WARNING", logger="absl"):
+        (found,) = dense.confidence_maps(model, module, [roi], patch=9)
+    assert "classified by itself" in caplog.text
+    np.testing.assert_array_equal(found, patchwise(model, module, roi, patch=9))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (layers.Conv2DTranspose(2, 3, name="up"), "Conv2DTranspose 'up'"),
+        (layers.Conv2D(2, 3, strides=(1, 2), name="skew"), "'skew' has unequal strides"),
+        (layers.Reshape((-1,)), "Reshape"),
+        (layers.Activation("relu"), "no layer that flattens"),
+    ],
+)
+def test_unsupported_layers_are_named(layer, message):
+    inputs = keras.Input((9, 9, 3))
+    with pytest.raises(UnsupportedNetworkError, match=message):
+        AtrousMap(keras.Model(inputs, layer(inputs)), 2)
+
+
+def test_wrong_patches_and_margins_are_refused(padded):
+    with pytest.raises(ValueError, match="odd"):
+        DenseMap(padded, network_module(), patch=28)
+    with pytest.raises(ValueError, match="margin of 22"):
+        DenseMap(padded, network_module(), patch=SIDE, margin=21)
+    with pytest.raises(ValueError, match="margin of 20"):
+        patchwise(padded, network_module(), np.zeros((60, 60)), patch=SIDE, margin=19)
+    with pytest.raises(ValueError, match="needs a region"):
+        DenseMap(padded, network_module(), patch=SIDE).calibrate([])
