@@ -31,15 +31,16 @@ FOUND_PX = 15  # a far wall this close to the annotated one, on average, is foun
 SAME_FRAME = 0.98  # correlation at no shift, above which two images are one frozen frame
 
 
-def load(root: pathlib.Path) -> list[_carotid.CarotidStudy]:
+def load(root: pathlib.Path, repeats: str) -> list[_carotid.CarotidStudy]:
     """Studies of every kind of source that can be read, by name."""
-    studies = []
+    options, studies = _carotid.Options(repeats=repeats), []
     for reader in _carotid.readers().values():
-        for source in reader.detect(root, _carotid.Options()):
+        for source in reader.detect(root, options):
             try:
                 studies.append(reader.read(source))
             except Unusable as error:
-                print(f"left out {source.name}: {error}")
+                if repeats == "consensus":
+                    print(f"left out {source.name}: {error}")
     return sorted(studies, key=lambda study: study.case)
 
 
@@ -170,15 +171,17 @@ def print_repeats(studies: list[_carotid.CarotidStudy]) -> None:
 def main(arguments: list[str]) -> None:
     """Read, trace, print."""
     del arguments
-    studies = load(pathlib.Path(FLAGS.input).resolve())
+    root = pathlib.Path(FLAGS.input).resolve()
+    studies = load(root, "consensus")
     regions = trace(studies)
     development = regions["case"] <= FLAGS.development
     print_errors("all", regions, np.ones(development.size, bool))
     print_errors(f"development, up to {FLAGS.development}", regions, development)
     print_errors("test", regions, ~development)
     print_far_wall(studies)
-    print_annotation(studies)
-    print_repeats(studies)
+    apart = load(root, "separate")
+    print_annotation(apart)
+    print_repeats(apart)
 
 
 if __name__ == "__main__":
