@@ -78,6 +78,8 @@ def _array(group: h5py.Group, key: str) -> np.ndarray:
     dataset = group[key]
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiu":
         raise ValueError(f"{key} is not an array of numbers")
-    if math.prod(dataset.shape) * dataset.dtype.itemsize > MAX_BYTES:
-        raise ValueError(f"{key} is larger than 4 GiB")
+    size = math.prod(dataset.shape) * dataset.dtype.itemsize
+    stored = dataset.id.get_storage_size()  # less than the array only if compressed
+    if size > MAX_BYTES or (dataset.chunks is None and stored != size):
+        raise ValueError(f"{key} is not stored whole")
     return dataset[()]

@@ -1,0 +1,246 @@
+"""Every format: written by another hand, read, and the network's output compared with NumPy's."""
+
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from data_prep.errors import UserError
+from medxfer.weights import _assign, _flax, _formats, npz
+from tests.medxfer.weights import tiny, writers
+
+TORCH_NAMES = {
+    "conv1": "features.0",
+    "conv2": "features.3",
+    "fc6": "classifier.1",
+    "fc7": "classifier.4",
+}
+
+
+def torch_layers(layers):
+    return {TORCH_NAMES[name]: arrays for name, arrays in layers.items()}
+
+
+def torch_wrapped(path, layers):
+    """A checkpoint of a DataParallel model: the state dict is one of its entries."""
+    state, storages = writers.state_dict({f"module.{k}": v for k, v in layers.items()})
+    writers.torch_zip(path, {"epoch": 3, "state_dict": state, "lr": 0.1}, storages)
+
+
+def keras_writer(path, layers):
+    """Saved by Keras from a network that is known to be right."""
+    model = tiny.build()
+    for name, (kernel, bias) in layers.items():
+        if kernel.ndim == 4:
+            kernel = kernel.transpose(2, 3, 1, 0)
+        elif name == "fc6":  # every row for itself: unit, row, column, channel
+            kernel = np.stack(
+                [row.reshape(6, 2, 3).transpose(1, 2, 0).ravel() for row in kernel], 1
+            )
+        else:
+            kernel = kernel.T
+        model.get_layer(name).set_weights([kernel, bias])
+    if path.name.endswith(".weights.h5"):
+        model.save_weights(path)
+    elif path.suffix == ".npz":
+        arrays = {layer.name: tuple(layer.get_weights()) for layer in model.layers if layer.weights}
+        npz.write(path, arrays)
+    else:
+        model.save(path)
+
+
+WRITERS = {
+    "zip.pth": lambda p, layers: writers.torch_zip(p, *writers.state_dict(torch_layers(layers))),
+    "old.pth": lambda p, layers: writers.torch_legacy(p, *writers.state_dict(torch_layers(layers))),
+    "wrapped.pt": lambda p, layers: torch_wrapped(p, torch_layers(layers)),
+    "new.caffemodel": writers.caffemodel,
+    "v1.caffemodel": writers.caffemodel_v1,
+    "raw.onnx": lambda p, layers: writers.onnx_model(p, torch_layers(layers)),
+    "float_data.onnx": lambda p, layers: writers.onnx_model(p, layers, raw=False, transposed=False),
+    "keras.weights.h5": keras_writer,
+    "keras.keras": keras_writer,
+    "keras.h5": keras_writer,
+    "ours.npz": keras_writer,
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.build()
+
+
+def load(path, model, head=True):
+    return _assign.assign(model, tiny.groups(model), _formats.read(path), str(path), head)
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5 file.*")
+@pytest.mark.parametrize("name", WRITERS)
+def test_loaded_network_is_the_saved_one(name, model, tmp_path):
+    layers = tiny.parameters()
+    WRITERS[name](tmp_path / name, layers)
+    assert load(tmp_path / name, model) == (tiny.NAMES, ())
+    image = np.random.default_rng(0).normal(size=(3, 12, 13))
+    logits = np.asarray(model(image.transpose(1, 2, 0)[None].astype("f4")))[0]
+    expected = tiny.forward(image, layers)
+    np.testing.assert_allclose(logits, expected, atol=1e-5 * np.ptp(expected))
+
+
+@pytest.mark.parametrize("kind, tolerance", [("HalfStorage", 1e-3), ("BFloat16Storage", 1e-2)])
+def test_torch_half_precision(kind, tolerance, tmp_path):
+    layers = tiny.parameters()
+    writers.torch_zip(tmp_path / "half.pth", *writers.state_dict(layers, kind))
+    kernel, bias = _formats.read(tmp_path / "half.pth").layers["fc7"]
+    np.testing.assert_allclose(kernel, layers["fc7"][0].T, rtol=tolerance)
+    np.testing.assert_allclose(bias, layers["fc7"][1], rtol=tolerance)
+
+
+def test_torch_views_of_one_storage(tmp_path):
+    """A transposed view and a slice, as state dicts of tied or sliced parameters hold them."""
+    values = np.arange(24, dtype="<f4")
+    storage = writers._Storage("0", values)
+    state = {
+        "fc.weight": writers._Tensor(storage, 2, (4, 5), (1, 4)),
+        "fc.bias": writers._Tensor(storage, 1, (4,), (2,)),
+        "fc.num_batches_tracked": writers._Tensor(storage, 0, (), ()),
+    }
+    writers.torch_zip(tmp_path / "views.pth", state, [storage])
+    kernel, bias = _formats.read(tmp_path / "views.pth").layers["fc"]
+    np.testing.assert_array_equal(kernel, values[2:22].reshape(5, 4))
+    np.testing.assert_array_equal(bias, values[1:9:2])
+
+
+@pytest.mark.parametrize(
+    "offset, shape, strides",
+    [(0, (25,), (1,)), (20, (5,), (1,)), (0, (3, 9), (9, 1)), (-1, (4,), (1,)), (0, (4,), (-1,))]
+    + [(0, (1000, 1000), (0, 0)), (2**62, (4,), (1,)), (0, (4,), (2**80,)), (0, ("4",), (1,))],
+)
+def test_torch_tensors_beyond_their_storage(offset, shape, strides, tmp_path):
+    storage = writers._Storage("0", np.arange(24, dtype="<f4"))
+    state = {"fc.weight": writers._Tensor(storage, offset, shape, strides)}
+    writers.torch_zip(tmp_path / "bad.pth", state, [storage])
+    with pytest.raises(UserError, match="bad.pth"):
+        _formats.read(tmp_path / "bad.pth")
+
+
+class Hostile:
+    """Unpickled carelessly, it makes a folder."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "flax"])
+def test_pickled_code_is_refused_and_does_not_run(kind, tmp_path):
+    target, path = tmp_path / "was_run", tmp_path / "hostile.pth"
+    pickled = pickle.dumps({"fc.weight": Hostile(target)}, protocol=2)
+    if kind == "zip":
+        writers.torch_zip(path, None, [], pickled)
+    elif kind == "legacy":
+        writers.torch_legacy(path, None, [], pickled)
+    else:
+        path.write_bytes(pickled)
+    with pytest.raises(UserError, match=r"asks for (posix|nt)\.mkdir, which is not data"):
+        (_flax if kind == "flax" else _formats).read(path)
+    assert not target.exists()
+    pickle.loads(pickled)  # noqa: S301 -- the trap itself works
+    assert target.exists()
+
+
+@pytest.mark.parametrize(
+    "pickled, message",
+    [
+        (b"\x80\x02cbuiltins\neval\n.", "builtins.eval"),
+        (b"\x80\x02c__main__\nNet\n.", "__main__.Net"),
+        (b"\x80\x02r\xff\xff\xff\x7f.", "memo is out of bounds"),
+        (b"\x80\x02K\x01Q.", "is no storage"),
+        (b"\x80\x02]", "damaged"),
+        (pickle.dumps([1, 2]), "no table of tensors"),
+        (pickle.dumps({"epoch": 1}), "no weights"),
+    ],
+)
+def test_pickles_that_are_no_state_dict(pickled, message, tmp_path):
+    writers.torch_zip(tmp_path / "odd.pth", None, [], pickled)
+    with pytest.raises(UserError, match=message):
+        _formats.read(tmp_path / "odd.pth")
+
+
+def test_npz_with_objects_is_refused(tmp_path):
+    np.savez(tmp_path / "objects.npz", **{"conv1/0": np.array([{}], dtype=object)})
+    with pytest.raises(UserError, match="allow_pickle=False"):
+        _formats.read(tmp_path / "objects.npz")
+
+
+def test_compressed_torch_archive_is_refused(tmp_path):
+    path = tmp_path / "bomb.pth"
+    writers.torch_zip(path, *writers.state_dict(tiny.parameters()), None, zipfile.ZIP_DEFLATED)
+    with pytest.raises(UserError, match="compressed"):
+        _formats.read(path)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda layers, path: writers.onnx_model(path, layers, before_dense="Transpose"), "order"),
+        (lambda layers, path: path.write_bytes(b""), "no graph"),
+        (lambda layers, path: path.write_bytes(b"\x3a\x7f"), "cut off"),
+        (lambda layers, path: path.write_bytes(b"<!DOCTYPE html>"), "not a usable .onnx"),
+    ],
+)
+def test_onnx_files_that_cannot_be_used(change, message, tmp_path):
+    change(tiny.parameters(), tmp_path / "net.onnx")
+    with pytest.raises(UserError, match=message):
+        _formats.read(tmp_path / "net.onnx")
+
+
+def test_onnx_with_weights_in_another_file(tmp_path):
+    import onnx
+
+    path = tmp_path / "net.onnx"
+    writers.onnx_model(path, tiny.parameters())
+    net = onnx.load(path)
+    onnx.save(net, path, save_as_external_data=True, location="data", size_threshold=0)
+    with pytest.raises(UserError, match="in another file"):
+        _formats.read(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5 file.*")
+@pytest.mark.parametrize("name", WRITERS)
+def test_damaged_files_give_one_line(name, model, tmp_path):
+    """Cut and overwritten files are read, or refused by a UserError, and nothing else."""
+    WRITERS[name](tmp_path / name, tiny.parameters())
+    whole = (tmp_path / name).read_bytes()
+    rng = np.random.default_rng(1)
+    path = tmp_path / f"damaged.{name}"
+    refused = 0
+    for trial in range(60):
+        damaged = bytearray(whole)
+        if trial % 3 == 0:
+            damaged = damaged[: rng.integers(len(whole))]
+        else:
+            for _ in range(rng.integers(1, 20)):
+                # The structure of most formats is at both ends.
+                position = rng.integers(min(len(whole), 3000)) * (1 if trial % 3 == 1 else -1)
+                damaged[position] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            load(path, model)
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+            assert path.name in str(error)
+    assert refused >= 20  # every cut file
+
+
+def test_unknown_and_absent_files(tmp_path):
+    (tmp_path / "weights.txt").write_text("")
+    with pytest.raises(
+        UserError, match=r"Known types: .caffemodel, .h5, .hdf5, .keras, .npz, .onnx"
+    ):
+        _formats.read(tmp_path / "weights.txt")
+    with pytest.raises(UserError, match="there is no file"):
+        _formats.read(tmp_path / "absent.pth")
