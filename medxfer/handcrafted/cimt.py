@@ -18,6 +18,15 @@ from medxfer.evaluation.boundary import Boundaries, Rows, joint_rows
 from medxfer.handcrafted._bmode import COMPRESSION, contrast, scan_extent
 
 
+# Of find_far_wall, in millimetres: side of a cell, band of wall whose contrast is taken, limits of
+# the lumen's height, and from the lumen-intima interface to the middle of an ordinary wall.
+_CELL = 0.25
+_WALL = 1.0
+_LUMEN = (3.0, 9.0)
+_INTERFACE_TO_CENTRE = 0.35
+_BRIGHTNESS = 0.2  # what one millimetre of lumen as bright as tissue costs, in contrast
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Settings of :func:`trace`; lengths in millimetres unless said otherwise.
@@ -172,14 +181,6 @@ def find_far_wall(image: NDArray[np.uint8], mm_per_pixel: float) -> FarWall:
     rows[columns] = np.interp(columns, centres, far)
     confidence[columns] = np.interp(columns, centres, strength)
     return FarWall(rows, confidence)
-
-
-# All in millimetres, but for _BRIGHTNESS: what one millimetre of fully bright lumen costs.
-_CELL = 0.25
-_WALL = 1.0
-_LUMEN = (3.0, 9.0)
-_INTERFACE_TO_CENTRE = 0.35
-_BRIGHTNESS = 0.2
 
 
 def _cell_means(image: NDArray[np.uint8], side: int) -> NDArray[np.float64]:
