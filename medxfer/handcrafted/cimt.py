@@ -3,8 +3,9 @@
 Stands in for the handcrafted method of Tajbakhsh et al. 2016, section IV-D, whose tracing step the
 paper does not describe. The classic recipe, a pair of rising Gaussian gradients found by dynamic
 programming, loses the faint lumen-intima edge to speckle of the adventitia; contrasts between bands
-as thick as the layers of the wall do not. All defaults were chosen on the first half, by name
-(AAAAE to AAAHZ, 11 examinations), of the images of Loizou et al., none on the rest.
+as thick as the layers of the wall do not. The settings were chosen on the first half, by name
+(AAAAE to AAAHZ, 11 examinations), of the images of Loizou et al.; how the scan is told from the rest
+of the screen was checked on all of them.
 """
 
 import dataclasses
@@ -16,7 +17,6 @@ from scipy import ndimage
 from medxfer.evaluation import snakes
 from medxfer.evaluation.boundary import Boundaries, Rows, joint_rows
 from medxfer.handcrafted._bmode import COMPRESSION, contrast, scan_extent
-
 
 # Of find_far_wall, in millimetres: side of a cell, band of wall whose contrast is taken, limits of
 # the lumen's height, and from the lumen-intima interface to the middle of an ordinary wall.
