@@ -4,8 +4,8 @@ Stands in for the handcrafted method of Tajbakhsh et al. 2016, section IV-D, who
 paper does not describe. The classic recipe, a pair of rising Gaussian gradients found by dynamic
 programming, loses the faint lumen-intima edge to speckle of the adventitia; contrasts between bands
 as thick as the layers of the wall do not. The settings were chosen on the first half, by name
-(AAAAE to AAAHZ, 11 examinations), of the images of Loizou et al.; how the scan is told from the rest
-of the screen was checked on all of them.
+(AAAAE to AAAHZ, 11 examinations), of the images of Loizou et al.; how the scan is told from the
+rest of the screen was checked on all of them.
 """
 
 import dataclasses
