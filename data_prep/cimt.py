@@ -90,13 +90,18 @@ def prepare(
     UserError
         See :func:`find` and :func:`data_prep.command.prepare`.
     """
-    settings = settings or far_wall.Settings()
+    settings, choice = settings or far_wall.Settings(), choice or Options()
     options = options or command.Options(output, key=PUBLIC_KEY)
     return command.prepare(
         shards.Layout(APP, CLASSES, EXTRAS, SPLITS),
         find(raw, choice),
         functools.partial(far_wall.prepare, settings=settings, seed=options.seed, key=options.key),
-        {**dataclasses.asdict(settings), "margin": settings.margin},
+        {
+            **dataclasses.asdict(settings),
+            "margin": settings.margin,
+            # Not the annotator, who may be called by name: another one means other files.
+            **{name: getattr(choice, name) for name in ("points", "frame", "repeats")},
+        },
         dataclasses.replace(options, output=output),
     )
 
@@ -139,7 +144,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "patches_per_roi",
         default.patches_per_roi,
-        "Of each class. 75 give about 10,000 training patches from 46 images; the paper took about "
+        "Of each class. 75 give about 7,000 training patches from 36 images; the paper took about "
         "460 a region.",
         lower_bound=1,
     )
@@ -159,6 +164,14 @@ def define_flags() -> None:
         "Text files of points: x above y (rows) or beside y (columns). Default: by their shape.",
     )
     flags.DEFINE_integer("frame", choice.frame, "DICOM: frame of a sequence, from 0.", 0)
+    flags.DEFINE_enum(
+        "repeats",
+        choice.repeats,
+        _carotid.REPEATS,
+        "Cyprus: one frame that is stored and annotated several times becomes one study, whose "
+        "truth is the mean of the annotations (consensus), for they are no independent regions, "
+        "and the paper's truth is the consensus of two experts; or a study each (separate).",
+    )
 
 
 def main() -> None:
@@ -170,7 +183,12 @@ def main() -> None:
         pathlib.Path(values.input),
         pathlib.Path(values.output),
         settings=settings,
-        choice=Options(annotator=values.reader, points=values.points, frame=values.frame),
+        choice=Options(
+            annotator=values.reader,
+            points=values.points,
+            frame=values.frame,
+            repeats=values.repeats,
+        ),
         options=command.options(),
     )
     print(command.summary(prepared))

@@ -6,6 +6,7 @@ paper leaves open (patch side, band, distance of the background) is in :class:`S
 """
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -126,7 +127,10 @@ def prepare(source: Source, settings: Settings, seed: int, key: bytes) -> StudyR
     if not cut:
         raise Unusable("no region has room for background beside the wall: enlarge --roi_height")
     truth = _truth(study, regions, settings, case)
-    return StudyResult(case, subject, {"patch": cut, "roi": rois}, truth, study.notes)
+    notes = study.notes
+    if study.annotations:
+        notes += (_repeat_note(study, truth["repeat"]),)
+    return StudyResult(case, subject, {"patch": cut, "roi": rois}, truth, notes)
 
 
 def columns(points: np.ndarray, width: int, max_gap: float) -> np.ndarray:
@@ -155,6 +159,48 @@ def columns(points: np.ndarray, width: int, max_gap: float) -> np.ndarray:
     return rows
 
 
+def interfaces(study: CarotidStudy, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """Row of both interfaces in every column of the image: the mean of the study's annotations.
+
+    Returns
+    -------
+    lumen_intima, media_adventitia : numpy.ndarray
+        float64 (width,): NaN in the columns that any annotation does not cover, by the rule of
+        :func:`columns`.
+    """
+    lumen_intima, media_adventitia = _lines(study, settings).mean(axis=0)
+    return lumen_intima, media_adventitia
+
+
+def agreement(study: CarotidStudy, settings: Settings) -> dict[str, float]:
+    """How far apart the annotations of one frame are, over the columns that all cover.
+
+    Returns
+    -------
+    dict
+        ``lumen_intima_um``, ``media_adventitia_um``: mean over columns of the vertical distance of
+        two annotations; ``thickness_mm``: difference of their mean thickness. Of more than two
+        annotations, the mean over all pairs. All in the study's one calibration.
+
+    Raises
+    ------
+    ValueError
+        If the study has one annotation only.
+    """
+    if len(study.annotations) < 2:
+        raise ValueError("Agreement is that of two annotations or more; the study has one.")
+    lines = _lines(study, settings)
+    lines = lines[:, :, np.isfinite(lines).all(axis=(0, 1))] * study.mm_per_pixel
+    pairs = np.array([a - b for a, b in itertools.combinations(lines, 2)])  # (pairs, 2, columns)
+    apart = np.abs(pairs).mean(axis=(0, 2)) * 1000
+    thickness = np.abs((pairs[:, 1] - pairs[:, 0]).mean(axis=1)).mean()
+    return {
+        "lumen_intima_um": round(float(apart[0]), 3),
+        "media_adventitia_um": round(float(apart[1]), 3),
+        "thickness_mm": round(float(thickness), 6),
+    }
+
+
 def find_regions(study: CarotidStudy, settings: Settings, rng: np.random.Generator) -> list[Region]:
     """Regions of one study, spread evenly over the annotated columns.
 
@@ -168,8 +214,7 @@ def find_regions(study: CarotidStudy, settings: Settings, rng: np.random.Generat
     """
     height, width = study.image.shape
     wide, high = settings.roi_width, settings.roi_height
-    gap = settings.max_gap_mm / study.mm_per_pixel_x
-    li, ma = (columns(p, width, gap) for p in (study.lumen_intima, study.media_adventitia))
+    li, ma = interfaces(study, settings)
     annotated = np.flatnonzero(np.isfinite(li + ma))
     extent = annotated[-1] - annotated[0] + 1 if annotated.size else 0
     count = min(settings.rois_per_image, extent // wide)
@@ -212,6 +257,31 @@ def label_map(region: Region, settings: Settings) -> np.ndarray:
     labels[near & (to_li <= to_ma)] = LUMEN_INTIMA
     labels[near & (to_li > to_ma)] = MEDIA_ADVENTITIA
     return labels
+
+
+def _lines(study: CarotidStudy, settings: Settings) -> np.ndarray:
+    """float64 (annotations, 2, width): rows of each annotation's interfaces, NaN where not drawn.
+
+    The rule for gaps is applied to each annotation: another one's points in a gap do not close it.
+    """
+    width = study.image.shape[1]
+    gap = settings.max_gap_mm / study.mm_per_pixel_x
+    return np.array(
+        [
+            [columns(p, width, gap) for p in (drawn.lumen_intima, drawn.media_adventitia)]
+            for drawn in study.annotations or (study,)
+        ]
+    )
+
+
+def _repeat_note(study: CarotidStudy, repeat: dict) -> str:
+    scales = [drawn.mm_per_pixel for drawn in study.annotations]
+    return (
+        f"the same frame was annotated {len(scales)} times: the mean of their lines is the truth "
+        f"(they differ by {repeat['lumen_intima_um']:.0f} and "
+        f"{repeat['media_adventitia_um']:.0f} um, in calibration by "
+        f"{max(scales) / min(scales) - 1:.1%})"
+    )
 
 
 def _region(
@@ -290,15 +360,16 @@ def _truth(study: CarotidStudy, regions: list[Region], settings: Settings, case:
     def thickness(li: np.ndarray, ma: np.ndarray) -> float:
         return round(float(np.nanmean(ma - li)) * study.mm_per_pixel, 6)
 
-    gap = settings.max_gap_mm / study.mm_per_pixel_x
-    wall = (columns(p, width, gap) for p in (study.lumen_intima, study.media_adventitia))
+    repeat = {"repeat": agreement(study, settings)} if study.annotations else {}
     return {
         "mm_per_pixel": study.mm_per_pixel,
         "mm_per_pixel_x": study.mm_per_pixel_x,
         "width": width,
         "height": height,
-        "imt_mm": thickness(*wall),
+        "imt_mm": thickness(*interfaces(study, settings)),
         "stored_imt_mm": study.stored_imt_mm,
+        "annotations": max(1, len(study.annotations)),
+        **repeat,
         "rois": [
             {
                 "unit": f"{case}-{number}",

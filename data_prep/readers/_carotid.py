@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.errors import UserError
 from data_prep.readers._images import Unusable
 from data_prep.runner import Study
 
@@ -26,6 +27,7 @@ THICKNESS_MM = (0.1, 3.0)  # intima-media thickness that any column can have
 MIN_COLUMNS = 10
 MAX_DROPPED = 0.2  # share of point pairs that may be dropped as slips of the hand
 PAIR_MM = 0.5  # two points further apart along the wall are not a pair
+REPEATS = ("consensus", "separate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +42,21 @@ class Options:
         Layout of a text file of points: "rows" (x above y), "columns" (x beside y), or "auto".
     frame : int
         Frame of a multi-frame image, from 0.
+    repeats : str
+        What becomes of one frame that is stored and annotated several times (Cyprus). "consensus":
+        one study, whose truth is the mean of the annotations, as Tajbakhsh et al. 2016 use the
+        consensus of two experts; scored apart, they would count as independent, and each would be
+        off by its own scatter. "separate": a study each.
     """
 
     annotator: str = "Manual-A1"
     points: str = "auto"
     frame: int = 0
+    repeats: str = "consensus"
+
+    def __post_init__(self) -> None:
+        if self.repeats not in REPEATS:
+            raise UserError(f"--repeats must be {' or '.join(REPEATS)}: {self.repeats}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +145,9 @@ class CarotidStudy:
         Mean thickness that the source itself states.
     notes : tuple of str
         What was mended, in words fit for publication.
+    annotations : tuple of CarotidStudy
+        The annotations of this one frame, each as a study, where this one is their mean (see
+        :mod:`data_prep.readers._consensus`); else empty.
     """
 
     subject: str
@@ -144,6 +159,7 @@ class CarotidStudy:
     media_adventitia: np.ndarray
     stored_imt_mm: float | None = None
     notes: tuple[str, ...] = ()
+    annotations: tuple["CarotidStudy", ...] = ()
 
 
 def readers() -> dict[str, ModuleType]:

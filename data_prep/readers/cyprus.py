@@ -6,7 +6,8 @@ far wall's points, intima and media by turns, with x in ``Param_3`` and y in ``P
 ``ID/ID_boundaries.json`` says the same and is read where there is no ``.scl``.
 
 The images are fewer persons than files: an exam gives up to five, some of them seconds apart. Its
-number is burnt into the header, and images with the same stamp share a subject.
+number is burnt into the header, and images with the same stamp share a subject. Some are even one
+frame, stored twice and annotated twice: below the header they differ in the callipers alone.
 """
 
 import dataclasses
@@ -14,21 +15,26 @@ import hashlib
 import json
 import pathlib
 from collections import defaultdict
+from collections.abc import Iterable
 
 import numpy as np
 import scipy.io
 
-from data_prep.readers import _carotid
+from data_prep.readers import _carotid, _consensus
 from data_prep.readers._carotid import CarotidStudy, Options, Source
 from data_prep.readers._images import Unusable, load_grey
 
 KIND = "carotid"
 LAYOUT = "folders ID/ with ID.CRI beside ID.scl or ID_boundaries.json (Cyprus)"
 
+REPEATED = "repeated annotation"  # part of a study: one more annotation of its frame
 SCREEN = (576, 768)  # rows and columns of the scanner's screen, where the stamp's place is known
 STAMP = (slice(12, 28), slice(294, 500))  # the exam number alone: no name, date, time or probe
 STAMP_LEVEL = 128  # letters are 176 on 10
 WHITED_OUT = 240  # names were painted over with 255
+HEADER = 60  # rows of the screen that hold text, the clock among it
+SAME_LEVEL = 8  # levels that differ by no more are the same
+SAME_FRAME = 0.005  # share of other pixels: 0.001 in one frame stored twice, 0.28 in two frames
 AGREEMENT_MM = 0.1  # stored figures follow the points drawn, slightly aslant, not vertical gaps
 
 
@@ -61,10 +67,11 @@ class _Record:
 def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     """Find the folders that hold an image of their own name.
 
-    The stamps and points of all of them are read: only together do they show which images belong
-    to one exam, and which study carries points copied from another.
+    Stamps, points and frames of all of them are read: only together do they show which images
+    belong to one exam, which study carries points copied from another, and which repeats a frame.
+    The first study of a repeated frame, by name, then stands for all its usable annotations.
     """
-    del options
+    options = options or Options()
     images = [
         path for path in sorted(root.glob("*/*.[cC][rR][iI]")) if path.stem == path.parent.name
     ]
@@ -73,7 +80,8 @@ def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
         source = _find(root, image)
         sources[source.name] = source
         try:
-            record = _read_record(source)
+            _carotid.require(source)
+            record = _read_record(source.file("annotation"))
         except Unusable:  # said again, with its reason, when the study is read
             continue
         points = np.concatenate([record.lumen_intima, record.media_adventitia])
@@ -82,20 +90,48 @@ def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
         owners = [name for name, record in group if record.is_measured]
         for name, _ in group if len(group) > 1 else ():
             if owners != [name]:
-                sources[name] = _copied(sources[name], [sources[other] for other, _ in group])
+                sources[name] = _left_out(
+                    sources[name],
+                    [sources[other] for other, _ in group],
+                    "its points are a copy of another image's: they were not drawn on this one",
+                )
+    if options.repeats == "consensus":
+        for first, *others in _repeats(sources.values()):
+            sources[first.name] = _with_annotations(first, others, REPEATED)
+            for other in others:
+                sources[other.name] = _left_out(
+                    other,
+                    [first, *others],
+                    "repeats the frame of another image; its points are part of that one's "
+                    "consensus",
+                )
     return list(sources.values())
 
 
 def read(source: Source) -> CarotidStudy:
     """Read one study; :func:`data_prep.readers._carotid.make_study` says what is checked.
 
+    Where it stands for several annotations, it is their consensus.
+
     Raises
     ------
     Unusable
         Also if the stored thickness contradicts the points: then they are not what was measured.
     """
-    record = _read_record(source)
+    _carotid.require(source)
+    files = [source.file("annotation")]
+    named = zip(source.parts, source.files, strict=True)
+    files += [path for part, path in named if part == REPEATED]
     image, notes = load_grey(source.file("image"))
+    studies = [_study(source, image, notes, path) for path in files]
+    return _consensus.consensus(studies) if len(studies) > 1 else studies[0]
+
+
+def _study(
+    source: Source, image: np.ndarray, notes: tuple[str, ...], path: pathlib.Path
+) -> CarotidStudy:
+    """The image with one of its annotation files."""
+    record = _read_record(path)
     if record.stored[0] == 0:
         notes += ("the stored mean thickness of 0 was not used, the points were",)
     study = _carotid.make_study(
@@ -133,15 +169,41 @@ def _find(root: pathlib.Path, image: pathlib.Path) -> Source:
     return dataclasses.replace(source, notes=(note,))
 
 
-def _copied(source: Source, group: list[Source]) -> Source:
-    """Say that the points are a copy; the verdict rests on the annotations of the whole group."""
-    others = tuple(other.file("annotation") for other in group if other.name != source.name)
+def _with_annotations(source: Source, others: Iterable[Source], part: str) -> Source:
+    """Add the annotations of other studies to the files that the study depends on."""
+    paths = tuple(other.file("annotation") for other in others)
     return dataclasses.replace(
-        source,
-        files=source.files + others,
-        parts=source.parts + ("copied annotation",) * len(others),
-        problem="its points are a copy of another image's: they were not drawn on this one",
+        source, files=source.files + paths, parts=source.parts + (part,) * len(paths)
     )
+
+
+def _left_out(source: Source, group: list[Source], problem: str) -> Source:
+    """Give the reason not to use a study; it rests on the annotations of the whole group."""
+    others = [other for other in group if other.name != source.name]
+    return dataclasses.replace(_with_annotations(source, others, "compared"), problem=problem)
+
+
+def _repeats(sources: Iterable[Source]) -> list[list[Source]]:
+    """Groups of two or more usable studies of one frame; compared within an exam only."""
+    exams = defaultdict(list)
+    for source in sources:
+        exams[source.subject].append(source)
+    groups: list[list[Source]] = []
+    for exam in exams.values():
+        frames: list[tuple[np.ndarray, list[Source]]] = []
+        for source in exam if len(exam) > 1 else ():
+            try:
+                pixels = read(source).image[HEADER:].astype(np.int16)
+            except Unusable:  # it cannot add to a consensus; said again when it is read
+                continue
+            for frame, group in frames:
+                if (np.abs(pixels - frame) > SAME_LEVEL).mean() < SAME_FRAME:
+                    group.append(source)
+                    break
+            else:
+                frames.append((pixels, [source]))
+        groups += [group for _, group in frames if len(group) > 1]
+    return groups
 
 
 def _exam(screen: np.ndarray) -> str:
@@ -154,9 +216,7 @@ def _exam(screen: np.ndarray) -> str:
     return "exam " + hashlib.sha256(np.packbits(letters).tobytes()).hexdigest()
 
 
-def _read_record(source: Source) -> _Record:
-    _carotid.require(source)
-    path = source.file("annotation")
+def _read_record(path: pathlib.Path) -> _Record:
     try:
         return _from_json(path) if path.suffix == ".json" else _from_matlab(path)
     except Exception as error:  # both parsers raise many kinds on damaged files

@@ -1,4 +1,6 @@
+import collections
 import dataclasses
+import itertools
 import json
 import pathlib
 import re
@@ -11,7 +13,7 @@ import pytest
 from data_prep import cimt, command, far_wall, records
 from data_prep.errors import UserError
 from data_prep.far_wall import Settings
-from data_prep.readers import _carotid, boundary_csv
+from data_prep.readers import _carotid, _consensus, boundary_csv
 from data_prep.readers._images import Unusable
 from data_prep.splits import pseudonym
 from tests.data_prep.readers import synthetic
@@ -143,6 +145,65 @@ def test_a_gap_is_neither_learnt_nor_scored():
     assert len(regions_of(study, whole)) > len(regions_of(study, settings))
 
 
+def line(x, y):
+    return np.column_stack([np.asarray(x, float), np.asarray(y, float) + np.zeros(len(x))])
+
+
+def drawn_thrice():
+    """Annotations at 50 and 60, 52 and 60, 47 and 63; the second has a gap from 80 to 150."""
+    image = np.zeros((120, 200), np.uint8)
+    places = [
+        (np.arange(5, 195, 10), 50, 60),
+        ([15, 40, 60, 80, 150, 170, 190], 52, 60),
+        (np.arange(9, 199, 20), 47, 63),
+    ]
+    mms = (0.06, 0.062, 0.064)
+    return [
+        make_study(line(x, li), line(x, ma), image, mm)
+        for (x, li, ma), mm in zip(places, mms, strict=True)
+    ]
+
+
+def test_interfaces_of_several_annotations():
+    settings = dataclasses.replace(SMALL, max_gap_mm=2)  # 33 pixels
+    one, two, three = drawn_thrice()
+    columns = np.arange(200)
+    for studies, known, mean in [
+        ([one], (columns >= 5) & (columns <= 185), (50, 60)),
+        ([one, three], (columns >= 9) & (columns <= 185), (48.5, 61.5)),
+        ([one, two], (columns >= 15) & (columns <= 185), (51, 60)),
+    ]:
+        study = _consensus.consensus(studies) if len(studies) > 1 else one
+        if two in studies:
+            known &= (columns <= 80) | (columns >= 150)  # the other one's points are no reason
+        for found, row in zip(far_wall.interfaces(study, settings), mean, strict=True):
+            np.testing.assert_allclose(found, np.where(known, row, np.nan))
+            assert found.dtype == np.float64
+        for region in regions_of(study, dataclasses.replace(settings, rois_per_image=4)):
+            missing = ~known[region.x : region.x + 30]
+            np.testing.assert_array_equal(np.isnan(region.lumen_intima), missing)
+            assert region.lumen_intima[~missing][0] + region.y == mean[0]
+
+
+def test_agreement_by_hand():
+    one, two, three = drawn_thrice()
+    settings = dataclasses.replace(SMALL, max_gap_mm=2)
+    pair = far_wall.agreement(_consensus.consensus([one, two]), settings)
+    assert pair == {
+        "lumen_intima_um": pytest.approx(2 * 61),  # in the mean of both calibrations
+        "media_adventitia_um": 0,
+        "thickness_mm": pytest.approx(2 * 0.061),
+    }
+    trio = far_wall.agreement(_consensus.consensus([one, two, three]), settings)
+    assert trio == {
+        "lumen_intima_um": pytest.approx((2 + 3 + 5) / 3 * 62, abs=1e-3),
+        "media_adventitia_um": pytest.approx((0 + 3 + 3) / 3 * 62, abs=1e-3),
+        "thickness_mm": pytest.approx((2 + 6 + 8) / 3 * 0.062, abs=1e-6),
+    }
+    with pytest.raises(ValueError, match="two annotations"):
+        far_wall.agreement(one, settings)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -203,6 +264,7 @@ def test_regions_of_a_study(source):
         assert fact == {**expected, "imt_mm": pytest.approx(thickness, abs=1e-6)}
     assert result.truth["imt_mm"] == pytest.approx(0.72)
     assert result.truth["stored_imt_mm"] is None
+    assert result.truth["annotations"] == 1 and "repeat" not in result.truth
     assert (result.truth["width"], result.truth["height"]) == (140, 90)
 
 
@@ -255,7 +317,12 @@ def run(*arguments):
 
 def test_command(tmp_path):
     write_set(tmp_path / "raw")
-    done = run(f"--input={tmp_path / 'raw'}", f"--output={tmp_path / 'two'}", "--workers=2")
+    done = run(
+        f"--input={tmp_path / 'raw'}",
+        f"--output={tmp_path / 'two'}",
+        "--workers=2",
+        "--repeats=separate",
+    )
     assert done.returncode == 0, done.stderr
     assert "11 studies found, 10 used, 1 of them mended, 1 skipped." in done.stdout
     assert re.search(r"skipped  John-Roe \([0-9a-f]{12}\): no calibration", done.stdout)
@@ -263,7 +330,8 @@ def test_command(tmp_path):
 
     key = b"medxfer pseudonyms of seed 0"
     options = command.Options(tmp_path / "one", key=key, workers=1)
-    cimt.prepare(tmp_path / "raw", tmp_path / "one", settings=SMALL, options=options)
+    choice = _carotid.Options(repeats="separate")
+    cimt.prepare(tmp_path / "raw", tmp_path / "one", settings=SMALL, choice=choice, options=options)
     names = sorted(path.name for path in (tmp_path / "two").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "one").iterdir())
     for name in names:  # the same bytes, whatever the number of workers
@@ -274,6 +342,7 @@ def test_command(tmp_path):
 
     prep = json.loads((tmp_path / "two" / "prep.json").read_text())
     assert prep["settings"]["margin"] == 6 and prep["settings"]["patch"] == 9
+    assert prep["settings"]["repeats"] == "separate"
     splits = prep["splits"]
     assert set(splits) == {"train", "validation", "validation_roi", "test"}
     assert splits["validation"]["subjects"] == splits["validation_roi"]["subjects"]
@@ -314,13 +383,104 @@ def test_folders_that_hold_nothing_known_or_too_much(tmp_path):
         cimt.find(tmp_path)
 
 
+def write_repeats(root):
+    """Four exams of the Cyprus scanner; in each, one frame drawn twice, 2 rows apart."""
+    li, ma = synthetic.interfaces(first=200, last=500)
+    for exam in range(4):
+        for number, suffix in enumerate("ab"):
+            screen = synthetic.stamped(exam, exam)
+            screen[34:46, 530:600] = 100 + number  # the clock
+            rows = 0, 200 + 2 * number + 10 * exam
+            synthetic.write_cyprus(root, f"DOE{exam}{suffix}", screen, li + rows, ma + rows)
+
+
+def test_repeats(tmp_path):
+    write_repeats(tmp_path / "raw")
+    output = tmp_path / "out"
+    prepared = cimt.prepare(tmp_path / "raw", output, settings=SMALL)
+    assert prepared.prep["sources"] == {"found": 8, "used": 4}
+    assert {(prepared.names[s["case"]][-1], s["reason"]) for s in prepared.prep["skipped"]} == {
+        ("b", "repeats the frame of another image; its points are part of that one's consensus")
+    }
+    assert {entry["what"] for entry in prepared.prep["mended"]} == {
+        "the same frame was annotated 2 times: the mean of their lines is the truth "
+        "(they differ by 120 and 120 um, in calibration by 0.0%)"
+    }
+    assert prepared.prep["settings"]["repeats"] == "consensus"
+    truth = json.loads((output / "truth.json").read_text())
+    for case in (case for split in truth.values() for case in split.values()):
+        assert case["annotations"] == 2
+        assert case["repeat"] == {
+            "lumen_intima_um": pytest.approx(120),
+            "media_adventitia_um": pytest.approx(120),
+            "thickness_mm": pytest.approx(0, abs=1e-9),
+        }
+        assert case["imt_mm"] == pytest.approx(0.72)
+    for path in output.iterdir():
+        assert b"DOE" not in path.read_bytes(), path.name
+    assert "8 studies found, 4 used, 4 of them mended, 4 skipped." in command.summary(prepared)
+
+    choice = _carotid.Options(repeats="separate")
+    with pytest.raises(UserError):  # the folder holds another dataset
+        cimt.prepare(tmp_path / "raw", output, settings=SMALL, choice=choice)
+    prepared = cimt.prepare(tmp_path / "raw", tmp_path / "two", settings=SMALL, choice=choice)
+    assert prepared.prep["sources"] == {"found": 8, "used": 8}
+    truth = json.loads((tmp_path / "two" / "truth.json").read_text())
+    assert {case["annotations"] for split in truth.values() for case in split.values()} == {1}
+
+
+def test_a_way_with_repeats_that_does_not_exist():
+    with pytest.raises(UserError, match="--repeats must be consensus or separate: mean"):
+        _carotid.Options(repeats="mean")
+
+
+def rows_by_hand(points, width, max_gap):
+    """Row in each column, one column and one segment at a time."""
+    rows = [np.nan] * width
+    for (x0, y0), (x1, y1) in itertools.pairwise(sorted(points)):
+        for x in range(int(np.ceil(x0)), int(np.floor(x1)) + 1):
+            if x1 - x0 <= max_gap or x in (x0, x1):
+                rows[x] = y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return np.array(rows)
+
+
+def repeat_by_hand(folders, max_gap_mm=4.0):
+    """Differences of the annotations in two folders, from their plain files, past the reader."""
+    files = [json.loads(next(folder.glob("*_boundaries.json")).read_text()) for folder in folders]
+    mm = np.mean([file["mm_per_pixel"] for file in files])
+    li, ma = (
+        [
+            rows_by_hand(zip(wall["x"], wall["y"], strict=True), 768, max_gap_mm / mm)
+            for wall in (file["far_wall"][name] for file in files)
+        ]
+        for name in ("lumen_intima", "media_adventitia")
+    )
+    common = np.isfinite(li[0] + li[1] + ma[0] + ma[1])
+    thickness = [(bottom - top)[common].mean() for top, bottom in zip(li, ma, strict=True)]
+    return {
+        "lumen_intima_um": pytest.approx(np.abs(li[0] - li[1])[common].mean() * mm * 1000, 1e-4),
+        "media_adventitia_um": pytest.approx(
+            np.abs(ma[0] - ma[1])[common].mean() * mm * 1000, 1e-4
+        ),
+        "thickness_mm": pytest.approx(abs(thickness[0] - thickness[1]) * mm, abs=1e-5),
+    }
+
+
 def test_real_set(real_data, tmp_path):
     settings = Settings(patches_per_roi=4)
     raw = real_data / "carotid" / "cyprus_imt"
     prepared = cimt.prepare(raw, tmp_path / "out", settings=settings)
-    assert prepared.prep["sources"] == {"found": 49, "used": 46}
-    skipped = sorted(prepared.names[entry["case"]] for entry in prepared.prep["skipped"])
-    assert skipped == ["AAACX", "AAAFI", "AAANB"]
+    assert prepared.prep["sources"] == {"found": 49, "used": 36}
+    reasons = {prepared.names[s["case"]]: s["reason"] for s in prepared.prep["skipped"]}
+    assert sorted(name for name, reason in reasons.items() if "copy" in reason) == [
+        "AAACX",
+        "AAAFI",
+        "AAANB",
+    ]
+    second = sorted(name for name, reason in reasons.items() if "repeats the frame" in reason)
+    assert second == (
+        "AAAAF AAAAR AAAAV AAAGZ AAAHH AAALQ AAAMP AAAMT AAANI AAAOG".split()  # noqa: SIM905
+    )
     subjects = [set(prepared.prep["splits"][name]["subjects"]) for name in cimt.SPLITS]
     train, validation, validation_roi, test = subjects
     assert validation == validation_roi
@@ -330,3 +490,16 @@ def test_real_set(real_data, tmp_path):
     for path in (tmp_path / "out").iterdir():
         content = path.read_bytes()
         assert not [name for name in names if name.encode() in content], path.name
+
+    truth = json.loads((tmp_path / "out" / "truth.json").read_text())
+    cases = {prepared.names[c]: fact for split in truth.values() for c, fact in split.items()}
+    counts = collections.Counter(fact["annotations"] for fact in cases.values())
+    assert counts == {1: 26, 2: 10}
+    named = sorted(raw.glob("AAA??"))
+    for name, fact in cases.items():
+        if fact["annotations"] == 2:
+            other = named[named.index(raw / name) + 1]
+            assert other.name in second
+            assert fact["repeat"] == repeat_by_hand([raw / name, other])
+        else:
+            assert "repeat" not in fact

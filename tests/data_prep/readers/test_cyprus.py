@@ -1,15 +1,20 @@
 import csv
+import itertools
 import json
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_prep.readers import cyprus
+from data_prep.readers._carotid import Options
 from data_prep.readers._images import Unusable
 from tests.data_prep.readers.synthetic import MM, interfaces, stamped, write_cyprus
 
 FAULTY = ["AAACX", "AAAFI", "AAANB"]
+SEPARATE = Options(repeats="separate")
+REPEAT = "repeats the frame of another image; its points are part of that one's consensus"
 
 
 def far_wall(**more):
@@ -17,10 +22,10 @@ def far_wall(**more):
     return li + (0, 200), ma + (0, 200)
 
 
-def read_all(root):
+def read_all(root, options=None):
     """Studies and reasons by name."""
     studies, reasons = {}, {}
-    for source in cyprus.detect(root):
+    for source in cyprus.detect(root, options):
         try:
             studies[source.name] = cyprus.read(source)
         except Unusable as error:
@@ -31,12 +36,17 @@ def read_all(root):
 @pytest.fixture(scope="module")
 def real(real_data):
     root = (real_data / "carotid" / "cyprus_imt").resolve()
-    return root, *read_all(root)
+    return root, *read_all(root, SEPARATE)
+
+
+@pytest.fixture(scope="module")
+def merged(real):
+    return read_all(real[0])
 
 
 def test_real_set(real):
     root, studies, reasons = real
-    sources = cyprus.detect(root)
+    sources = cyprus.detect(root, SEPARATE)
     assert len(sources) == 49
     assert len({source.subject for source in sources}) == 22
     assert sorted(reasons) == FAULTY
@@ -44,6 +54,35 @@ def test_real_set(real):
     sorted_ones = [name for name, study in studies.items() if study.notes]
     assert sorted_ones == ["AAAAR", "AAABK", "AAAFB", "AAAFH", "AAAHZ", "AAALP", "AAAPE"]
     assert {study.notes for study in studies.values()} == {(), ("points sorted along x",)}
+    assert not any(study.annotations for study in studies.values())
+
+
+def test_real_repeats_by_comparing_all_pairs(real, merged):
+    """Groups are those of the images that are equal, but for a few pixels, in any two folders."""
+    root, separate, faulty = real
+    screens = {path.stem: np.asarray(Image.open(path).convert("L")) for path in root.glob("*/*CRI")}
+    assert len(screens) == 49
+    rows = {name: screen[100::7].astype(float) for name, screen in screens.items()}
+    pairs = sorted(
+        tuple(sorted(pair))
+        for pair in itertools.combinations(rows, 2)
+        if np.isclose(rows[pair[0]], rows[pair[1]], atol=3).mean() > 0.9
+    )
+    assert ("AAANA", "AAANB") in pairs and len(pairs) == 11
+    pairs = [pair for pair in pairs if not set(pair) & set(FAULTY)]
+    studies, reasons = merged
+    assert [name for name, study in studies.items() if study.annotations] == [a for a, _ in pairs]
+    assert {name for name, reason in reasons.items() if reason == REPEAT} == {b for _, b in pairs}
+    assert {name: reasons[name] for name in FAULTY} == faulty
+    assert sorted(studies) == sorted(set(separate) - {b for _, b in pairs})
+    for name, other in pairs:
+        drawn = studies[name].annotations
+        for one, alone in zip(drawn, (separate[name], separate[other]), strict=True):
+            np.testing.assert_array_equal(one.lumen_intima, alone.lumen_intima)
+            np.testing.assert_array_equal(one.media_adventitia, alone.media_adventitia)
+            assert one.mm_per_pixel == alone.mm_per_pixel
+        assert set(studies[name].notes) == {note for one in drawn for note in one.notes}
+        np.testing.assert_array_equal(studies[name].image, separate[name].image)
 
 
 def test_real_thickness_is_that_of_the_plain_table(real):
@@ -61,7 +100,7 @@ def test_real_thickness_is_that_of_the_plain_table(real):
 
 
 def test_real_matlab_and_json_agree(real):
-    for source in cyprus.detect(real[0]):
+    for source in cyprus.detect(real[0], SEPARATE):
         matlab = cyprus._from_matlab(source.files[1])
         plain = cyprus._from_json(source.files[1].with_name(f"{source.name}_boundaries.json"))
         np.testing.assert_array_equal(matlab.lumen_intima, plain.lumen_intima)
@@ -137,6 +176,128 @@ def test_nobody_owns_points_that_two_were_measured_with(tmp_path):
         write_cyprus(tmp_path, name, stamped(1, ord(name)), *far_wall())
     studies, reasons = read_all(tmp_path)
     assert not studies and len(reasons) == 2
+
+
+def repeated(root, name, clock, li, ma, **more):
+    """The frame of seed 0, stored anew: another time in the header, another calliper cross."""
+    screen = stamped(1, seed=0)
+    screen[34:46, 530:600] = 10 + 20 * clock
+    screen[200 + 4 * clock : 215 + 4 * clock, 300] = 255
+    screen[207 + 4 * clock, 293:308] = 255
+    write_cyprus(root, name, screen, li, ma, **more)
+
+
+def two_annotations():
+    """Points of two persons: other columns, other extents, other rows."""
+    li, ma = far_wall()
+    x = np.linspace(170, 480, 14)
+    other = np.column_stack([x, 242 + 2 * np.sin(x / 30)])
+    return (li, ma), (other, other + np.column_stack([np.full(14, 3.5), 10 + np.cos(x / 25)]))
+
+
+def test_one_frame_annotated_twice_is_one_study(tmp_path):
+    one, two = two_annotations()
+    repeated(tmp_path, "A", 0, *one)
+    repeated(tmp_path, "B", 1, *two, scale=1.02 * MM)
+    write_cyprus(tmp_path, "C", stamped(1, seed=5), one[0] + 1, one[1] + 1)  # another frame
+    studies, reasons = read_all(tmp_path)
+    assert list(studies) == ["A", "C"] and reasons == {"B": REPEAT}
+    study = studies["A"]
+    for place, (name, last) in enumerate([("lumen_intima", 480), ("media_adventitia", 483.5)]):
+        mean, first_one, second_one = (
+            getattr(drawn, name) for drawn in (study, *study.annotations)
+        )
+        assert mean[0, 0] == 200 and mean[-1, 0] == last
+        x = np.arange(200, 481)
+        by_hand = (np.interp(x, *one[place].T) + np.interp(x, *two[place].T)) / 2
+        np.testing.assert_allclose(np.interp(x, *mean.T), by_hand)
+        np.testing.assert_array_equal(first_one, one[place])
+        np.testing.assert_array_equal(second_one, two[place])
+    assert study.mm_per_pixel == study.mm_per_pixel_x == pytest.approx(1.01 * MM)
+    gap = two[1][:, 1] - two[0][:, 1]
+    assert study.stored_imt_mm == pytest.approx((0.72 + gap.mean() * 1.02 * MM) / 2)
+    assert study.notes == () and studies["C"].annotations == ()
+
+
+def test_the_work_depends_on_every_annotation(tmp_path):
+    one, two = two_annotations()
+    repeated(tmp_path, "A", 0, *one)
+    repeated(tmp_path, "B", 1, *two)
+    first, second = cyprus.detect(tmp_path)
+    assert tmp_path / "B" / "B.scl" in first.files
+    assert tmp_path / "A" / "A.scl" in second.files
+    alone = cyprus.detect(tmp_path, SEPARATE)
+    assert {source.files for source in alone}.isdisjoint({first.files, second.files})
+
+
+def test_separate_studies_of_one_frame(tmp_path):
+    drawn = two_annotations()
+    for clock, name in enumerate("AB"):
+        repeated(tmp_path, name, clock, *drawn[clock])
+    studies, reasons = read_all(tmp_path, SEPARATE)
+    assert list(studies) == ["A", "B"] and not reasons
+    for name, (li, ma) in zip("AB", drawn, strict=True):
+        np.testing.assert_array_equal(studies[name].lumen_intima, li)
+        np.testing.assert_array_equal(studies[name].media_adventitia, ma)
+        assert studies[name].annotations == ()
+
+
+def test_three_annotations(tmp_path):
+    li, ma = far_wall()
+    for clock, up in enumerate((0, 1, 5)):
+        repeated(tmp_path, "ABC"[clock], clock, li - (0, up), ma - (0, up))
+    studies, reasons = read_all(tmp_path)
+    assert list(studies) == ["A"] and list(reasons.values()) == [REPEAT] * 2
+    np.testing.assert_allclose(studies["A"].media_adventitia, ma - (0, 2))
+    assert len(studies["A"].annotations) == 3
+
+
+@pytest.mark.parametrize("faulty", ["A", "B"])
+def test_an_unusable_annotation_is_no_part_of_a_consensus(tmp_path, faulty):
+    drawn = two_annotations()
+    for clock, name in enumerate("AB"):
+        stored = (2.5, 2.5, 2.5) if name == faulty else None
+        repeated(tmp_path, name, clock, *drawn[clock], stored=stored)
+    studies, reasons = read_all(tmp_path)
+    assert list(studies) == ["B" if faulty == "A" else "A"]
+    assert next(iter(studies.values())).annotations == ()
+    assert "stored thickness" in reasons[faulty]
+
+
+def test_noise_of_a_few_levels_is_the_same_frame_and_a_third_of_it_is_not(tmp_path):
+    one, two = two_annotations()
+    screen = stamped(1)
+    noise = np.random.default_rng(1).integers(0, 8, screen.shape, dtype=np.uint8)
+    noise[:60] = 0
+    moved = screen.copy()
+    moved[100:200] = moved[101:201]
+    write_cyprus(tmp_path, "A", screen, *one)
+    write_cyprus(tmp_path, "B", screen + noise, *two)
+    write_cyprus(tmp_path, "C", moved, one[0] + 1, one[1] + 1)
+    studies, _ = read_all(tmp_path)
+    assert {name: len(study.annotations) for name, study in studies.items()} == {"A": 2, "C": 0}
+
+
+def test_annotations_that_hardly_overlap(tmp_path):
+    li, ma = far_wall()
+    repeated(tmp_path, "A", 0, li[:4], ma[:4])  # columns 200 to 300
+    repeated(tmp_path, "B", 1, li[4:] - (30, 0), ma[4:] - (30, 0))  # 303.3 on
+    assert read_all(tmp_path)[1] == {
+        "A": "the annotations of its frame share 0 columns; 10 are needed "
+        "(--repeats=separate reads each on its own)",
+        "B": REPEAT,
+    }
+    assert list(read_all(tmp_path, SEPARATE)[0]) == ["A", "B"]
+
+
+def test_an_annotation_lost_after_it_was_found(tmp_path):
+    one, two = two_annotations()
+    repeated(tmp_path, "A", 0, *one)
+    repeated(tmp_path, "B", 1, *two)
+    source = cyprus.detect(tmp_path)[0]
+    (tmp_path / "B" / "B.scl").unlink()
+    with pytest.raises(Unusable, match="^the repeated annotation file is missing$"):
+        cyprus.read(source)
 
 
 def test_stored_mean_of_zero_is_not_the_truth(tmp_path):
