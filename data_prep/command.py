@@ -183,9 +183,19 @@ def options() -> Options:
 def run(main: Callable[[], None]) -> None:
     """Parse the flags and call ``main``; a user's error is one line on stderr and status 2."""
 
+    def parsed(arguments: Sequence[str]) -> Sequence[str]:
+        try:
+            return FLAGS(list(arguments))
+        except flags.Error as error:
+            line = " ".join(str(error).split()).removeprefix("FATAL Flags parsing error: ")
+            print(f"Error: {line} See --help.", file=sys.stderr)
+            sys.exit(2)
+
     def guarded(arguments: Sequence[str]) -> None:
         formatter = python_logging.Formatter("%(asctime)s %(levelname)s: %(message)s", "%H:%M:%S")
-        logging.get_absl_handler().setFormatter(formatter)
+        handler = logging.get_absl_handler()
+        handler.setFormatter(formatter)
+        handler.addFilter(_concerns_the_user)
         try:
             if len(arguments) > 1:
                 raise UserError(f"Unknown argument '{arguments[1]}': flags begin with '--'.")
@@ -198,8 +208,15 @@ def run(main: Callable[[], None]) -> None:
             sys.exit(130)
 
     logging.set_verbosity(logging.INFO)  # unless --verbosity says otherwise
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reports its build otherwise
-    app.run(guarded)
+    app.run(guarded, flags_parser=parsed)
+
+
+def _concerns_the_user(record: python_logging.LogRecord) -> bool:
+    """Our own lines, and whatever is a warning: libraries tell much that concerns nobody."""
+    ours = pathlib.Path(__file__).resolve().parents[1]
+    own = pathlib.Path(record.pathname).resolve()
+    packages = (ours / "data_prep", ours / "medxfer")
+    return record.levelno >= python_logging.WARNING or any(map(own.is_relative_to, packages))
 
 
 def prepare(

@@ -32,6 +32,12 @@ def app_of(config: Config) -> ModuleType:
     return plugins.load("medxfer.apps", config.app)
 
 
+def start(config: Config) -> None:
+    """Set what holds for the whole process: seeds, determinism, precision."""
+    distribution.make_deterministic(config.seed)
+    keras.mixed_precision.set_dtype_policy(distribution.resolve_precision(config.precision))
+
+
 def open_data(config: Config) -> data.DatasetFolder:
     """Records named by ``config.data``; without a name the app's phantom, made and kept.
 
@@ -78,8 +84,7 @@ def train(config: Config, run: RunFolder) -> dict:
     app = app_of(config)
     folder = open_data(config)
     run.begin(config)
-    distribution.make_deterministic(config.seed)
-    keras.mixed_precision.set_dtype_policy(distribution.resolve_precision(config.precision))
+    start(config)
     strategy = distribution.strategy(config.distribute)
     with strategy.scope():
         built = build(config, len(folder.classes))
@@ -145,13 +150,22 @@ def train(config: Config, run: RunFolder) -> dict:
     return finish(run, card, built, folder)
 
 
+def mapper(built: Built, settings: Mapping):
+    """How the network maps a region: uint8 (H + 2 margin, W + 2 margin) -> (H, W, classes)."""
+    from medxfer import dense
+
+    return dense.DenseMap(
+        built.model, built.network, patch=settings["patch"], margin=settings["margin"]
+    )
+
+
 def finish(run: RunFolder, card: dict, built: Built, folder: data.DatasetFolder) -> dict:
     """Evaluate the trained network on the test part, draw, export, write report and run card."""
     config = Config.load(run.path / "config.json")
     app = app_of(config)
     started = time.monotonic()
     methods = {
-        config.tune: app.score(folder, "test", app.cnn(mapper(built, folder)), progress=True),
+        config.tune: app.score(folder, "test", app.cnn(mapper(built, folder.settings)), progress=True),
         "handcrafted": app.score(folder, "test", app.handcrafted()),
     }
     card["metrics"] = {
@@ -176,14 +190,14 @@ def finish(run: RunFolder, card: dict, built: Built, folder: data.DatasetFolder)
     return card
 
 
-def trained(run: RunFolder, folder: data.DatasetFolder, float32: bool = False) -> Built:
+def trained(run: RunFolder, classes: int, float32: bool = False) -> Built:
     """The network of a run with its best weights; ``float32`` whatever it was trained in."""
     config = Config.load(run.path / "config.json")
     if not run.weights.is_file():
         raise UserError(f"{run.path} has no trained weights yet ({run.weights.name} is absent).")
     policy = "float32" if float32 else distribution.resolve_precision(config.precision)
     keras.mixed_precision.set_dtype_policy(policy)
-    return build(config, len(folder.classes), source=str(run.weights))
+    return build(config, classes, source=str(run.weights))
 
 
 def evaluate(run: RunFolder, data_folder: str = "") -> dict:
@@ -191,12 +205,12 @@ def evaluate(run: RunFolder, data_folder: str = "") -> dict:
     config = Config.load(run.path / "config.json")
     card = run.card
     folder = open_data(dataclasses.replace(config, data=data_folder or config.data))
-    return finish(run, card, trained(run, folder), folder)
+    return finish(run, card, trained(run, len(folder.classes)), folder)
 
 
 def export(run: RunFolder, config: Config, folder: data.DatasetFolder) -> pathlib.Path:
     """Write the run's network as the next version of its SavedModel and check it."""
-    built = trained(run, folder, float32=True)
+    built = trained(run, len(folder.classes), float32=True)
     version = serving.export(
         built.model,
         run.path / "export",

@@ -6,9 +6,9 @@ Nothing heavy is imported before the flags are read.
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from data_prep import command
+from data_prep import command, quiet
 from data_prep.errors import UserError
 from medxfer import plugins, runs
 from medxfer.config import CACHES, PRECISIONS, Config
@@ -167,6 +167,7 @@ def _train() -> None:
         logging.info("This run is already finished; nothing is done again.")
         card = run.card
     else:
+        quiet.import_tensorflow()
         from medxfer import experiment
 
         card = experiment.train(config, run)
@@ -175,12 +176,14 @@ def _train() -> None:
 
 
 def _evaluate(run: runs.RunFolder) -> None:
+    quiet.import_tensorflow()
     from medxfer import experiment
 
     _summary(run, experiment.evaluate(run, FLAGS.data))
 
 
 def _export(run: runs.RunFolder) -> None:
+    quiet.import_tensorflow()
     from medxfer import experiment
 
     config = Config.load(run.path / "config.json")
@@ -190,6 +193,7 @@ def _export(run: runs.RunFolder) -> None:
 def _predict(run: runs.RunFolder) -> None:
     if not FLAGS.input:
         raise UserError("--mode=predict needs --input=FILE or FOLDER of raw images.")
+    quiet.import_tensorflow()
     from medxfer import predict
 
     if FLAGS["output"].using_default_value:
@@ -207,6 +211,7 @@ def _predict(run: runs.RunFolder) -> None:
 def _check() -> None:
     if not FLAGS.data:
         raise UserError("--mode=check needs --data=FOLDER, a folder written by data_prep.")
+    quiet.import_tensorflow()
     from medxfer import check
 
     if not check.check(FLAGS.data, FLAGS.app):
@@ -221,4 +226,4 @@ def _summary(run: runs.RunFolder, card: dict) -> None:
 
 
 if __name__ == "__main__":
-    app.run(command.entry_point(main))
+    command.run(main)

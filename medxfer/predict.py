@@ -43,7 +43,7 @@ def predict(
     app = experiment.app_of(config)
     settings = run.card["data"]["app_settings"]
     built = experiment.trained(run, len(app.CLASSES), float32=True)
-    scorer = app.cnn(built.model, built.network, settings)
+    scorer = app.cnn(experiment.mapper(built, settings))
     paths = app.raw_images(source)
     if not paths:
         raise UserError(f"--input={source} holds no image that can be read.")

@@ -3,7 +3,9 @@
 ``ID/ID.CRI`` is a palette TIFF. ``ID/ID.scl`` is a MATLAB 5 file: ``scale`` in mm/pixel, the
 clinician's thickness in mm (``imt_thikn`` mean, ``Param_2`` least, ``Param_1`` greatest), and the
 far wall's points, intima and media by turns, with x in ``Param_3`` and y in ``Param_4``.
-``ID/ID_boundaries.json`` says the same and is read where there is no ``.scl``.
+``ID/ID_boundaries.json`` says the same and is read where there is no ``.scl``. Both count pixel
+centres from 1, as MATLAB does: every row in the set lies on a grid from 0.5 to 576.5, the extent of
+576 rows in MATLAB, and the set's own band masks agree. Here pixel centres count from 0.
 
 The images are fewer persons than files: an exam gives up to five, some of them seconds apart. Its
 number is burnt into the header, and images with the same stamp share a subject. Some are even one
@@ -245,4 +247,4 @@ def _from_json(path: pathlib.Path) -> _Record:
 def _record(mm_per_pixel: float, li: np.ndarray, ma: np.ndarray, stored: tuple) -> _Record:
     if li.shape != ma.shape or len(li) < 2:
         raise ValueError(f"points do not come in pairs: {li.shape}, {ma.shape}")
-    return _Record(float(mm_per_pixel), li, ma, stored)
+    return _Record(float(mm_per_pixel), li - 1, ma - 1, stored)  # MATLAB counts from 1

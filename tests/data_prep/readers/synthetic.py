@@ -55,8 +55,8 @@ def write_cyprus(
         "imt_thikn": mean,
         "Param_1": greatest,
         "Param_2": least,
-        "Param_3": both[:, :1],
-        "Param_4": both[:, 1:],
+        "Param_3": both[:, :1] + 1,  # MATLAB counts from 1
+        "Param_4": both[:, 1:] + 1,
         "Param_5": 0,
         "Param_6": 0,
     }

@@ -99,6 +99,24 @@ def test_real_thickness_is_that_of_the_plain_table(real):
         assert study.stored_imt_mm == pytest.approx(plain, abs=0.02)
 
 
+def test_real_points_count_pixels_as_the_masks_do(real):
+    """The set's band masks, filled between the points, tell where row 0 is."""
+    above, below = [], []
+    for source in cyprus.detect(real[0], SEPARATE):
+        if source.name in FAULTY:
+            continue
+        study = cyprus.read(source)
+        mask = np.asarray(Image.open(source.files[0].with_suffix(".png")).convert("L")) > 0
+        x = np.rint(study.lumen_intima[1:-1, 0]).astype(int)
+        for column in x[mask[:, x].any(axis=0)]:
+            rows = np.flatnonzero(mask[:, column])
+            above.append(rows[0] - np.interp(column, *study.lumen_intima.T))
+            below.append(rows[-1] - np.interp(column, *study.media_adventitia.T))
+    assert len(above) > 200
+    # A filled band begins at the first and ends at the last pixel centre within it.
+    assert abs(np.median(above) - 0.5) < 0.35 and abs(np.median(below) + 0.5) < 0.35
+
+
 def test_real_matlab_and_json_agree(real):
     for source in cyprus.detect(real[0], SEPARATE):
         matlab = cyprus._from_matlab(source.files[1])
@@ -211,8 +229,8 @@ def test_one_frame_annotated_twice_is_one_study(tmp_path):
         x = np.arange(200, 481)
         by_hand = (np.interp(x, *one[place].T) + np.interp(x, *two[place].T)) / 2
         np.testing.assert_allclose(np.interp(x, *mean.T), by_hand)
-        np.testing.assert_array_equal(first_one, one[place])
-        np.testing.assert_array_equal(second_one, two[place])
+        np.testing.assert_allclose(first_one, one[place])
+        np.testing.assert_allclose(second_one, two[place])
     assert study.mm_per_pixel == study.mm_per_pixel_x == pytest.approx(1.01 * MM)
     gap = two[1][:, 1] - two[0][:, 1]
     assert study.stored_imt_mm == pytest.approx((0.72 + gap.mean() * 1.02 * MM) / 2)
@@ -237,8 +255,8 @@ def test_separate_studies_of_one_frame(tmp_path):
     studies, reasons = read_all(tmp_path, SEPARATE)
     assert list(studies) == ["A", "B"] and not reasons
     for name, (li, ma) in zip("AB", drawn, strict=True):
-        np.testing.assert_array_equal(studies[name].lumen_intima, li)
-        np.testing.assert_array_equal(studies[name].media_adventitia, ma)
+        np.testing.assert_allclose(studies[name].lumen_intima, li)
+        np.testing.assert_allclose(studies[name].media_adventitia, ma)
         assert studies[name].annotations == ()
 
 
@@ -335,7 +353,7 @@ def test_json_stands_in_for_a_missing_matlab_file(tmp_path):
         "mm_per_pixel": MM,
         "imt_mm": {"mean": 0.72, "max": 0.72, "min": 0.72},
         "far_wall": {
-            name: {"x": points[:, 0].tolist(), "y": points[:, 1].tolist()}
+            name: {"x": (points[:, 0] + 1).tolist(), "y": (points[:, 1] + 1).tolist()}
             for name, points in (("lumen_intima", li), ("media_adventitia", ma))
         },
     }
