@@ -61,7 +61,12 @@ def main(arguments: list[str]) -> None:
         for place, tune in enumerate(FLAGS.tunes):
             run = output / "runs" / f"fold{fold}-{tune}"
             command(
-                "medxfer.main", "--app=cimt", f"--tune={tune}", f"--data={data}", f"--run={run}",
+                "medxfer.main",
+                "--app=cimt",
+                "--noexport",
+                f"--tune={tune}",
+                f"--data={data}",
+                f"--run={run}",
                 *arguments[1:],
             )
             for row in rows_of(run):

@@ -70,7 +70,8 @@ def check(path: str, app_name: str) -> bool:
 def _calibration_outliers(calibration: dict[str, set[float]]) -> list[str]:
     """Cases whose pixel size is far from all others: most often a unit mistaken for another."""
     found = [
-        f"case {case} has {len(sizes)} pixel sizes" for case, sizes in calibration.items()
+        f"case {case} has {len(sizes)} pixel sizes"
+        for case, sizes in calibration.items()
         if len(sizes) > 1
     ]
     values = np.array([min(sizes) for sizes in calibration.values()])

@@ -1,6 +1,8 @@
 """One run from records to its closing summary: train, evaluate, draw, report, export."""
 
 import dataclasses
+import importlib
+import itertools
 import pathlib
 import time
 from collections.abc import Mapping
@@ -60,8 +62,6 @@ def open_data(config: Config) -> data.DatasetFolder:
 
 def app_prepare(app: ModuleType, raw: pathlib.Path, records: pathlib.Path) -> None:
     """Turn an app's raw files into records with the settings that ``data_prep`` has by default."""
-    import importlib
-
     importlib.import_module(app.PREPARE).prepare(raw, records)
 
 
@@ -78,7 +78,7 @@ def build(config: Config, classes: int, source: str | None = None) -> Built:
     return Built(model, network, _groups.layer_groups(model, network.LAYER_GROUPS), filled)
 
 
-def train(config: Config, run: RunFolder) -> dict:
+def train(config: Config, run: RunFolder, export_model: bool = True) -> dict:
     """Train, then do all that follows; returns the run card."""
     started = time.monotonic()
     app = app_of(config)
@@ -147,7 +147,7 @@ def train(config: Config, run: RunFolder) -> dict:
         "versions": runs.versions(),
         "seconds": {"training": time.monotonic() - started},
     }
-    return finish(run, card, built, folder)
+    return finish(run, card, built, folder, export_model)
 
 
 def mapper(built: Built, settings: Mapping):
@@ -159,13 +159,21 @@ def mapper(built: Built, settings: Mapping):
     )
 
 
-def finish(run: RunFolder, card: dict, built: Built, folder: data.DatasetFolder) -> dict:
+def finish(
+    run: RunFolder,
+    card: dict,
+    built: Built,
+    folder: data.DatasetFolder,
+    export_model: bool = True,
+) -> dict:
     """Evaluate the trained network on the test part, draw, export, write report and run card."""
     config = Config.load(run.path / "config.json")
     app = app_of(config)
     started = time.monotonic()
     methods = {
-        config.tune: app.score(folder, "test", app.cnn(mapper(built, folder.settings)), progress=True),
+        config.tune: app.score(
+            folder, "test", app.cnn(mapper(built, folder.settings)), progress=True
+        ),
         "handcrafted": app.score(folder, "test", app.handcrafted()),
     }
     card["metrics"] = {
@@ -184,7 +192,8 @@ def finish(run: RunFolder, card: dict, built: Built, folder: data.DatasetFolder)
     run.write_table("predictions.csv", rows)
     drawn = report.draw(run, app, methods, card["history"])
     report.log_figures(run, drawn)
-    card["export"] = str(export(run, config, folder).relative_to(run.path))
+    if export_model:
+        card["export"] = str(export(run, config, built, folder).relative_to(run.path))
     run.write_text("report.html", report.html(app, card, folder, drawn))
     run.write_json("run_card.json", card)
     return card
@@ -208,9 +217,16 @@ def evaluate(run: RunFolder, data_folder: str = "") -> dict:
     return finish(run, card, trained(run, len(folder.classes)), folder)
 
 
-def export(run: RunFolder, config: Config, folder: data.DatasetFolder) -> pathlib.Path:
-    """Write the run's network as the next version of its SavedModel and check it."""
-    built = trained(run, len(folder.classes), float32=True)
+def export(
+    run: RunFolder, config: Config, built: Built, folder: data.DatasetFolder
+) -> pathlib.Path:
+    """Write the run's network as the next version of its SavedModel and check it on real patches.
+
+    Raises
+    ------
+    RuntimeError
+        If the SavedModel answers otherwise than the network.
+    """
     version = serving.export(
         built.model,
         run.path / "export",
@@ -220,7 +236,8 @@ def export(run: RunFolder, config: Config, folder: data.DatasetFolder) -> pathli
         app=config.app,
         run_card_hash=runs.sha256(run.weights),
     )
-    side = folder.settings["patch"]
-    images = np.random.default_rng(config.seed).integers(0, 256, (4, side, side, 1), np.uint8)
-    serving.verify(version, built.model, built.network, images)
+    units = itertools.islice(data.units(folder, "validation"), 4)
+    images = np.stack([unit["image"] for unit in units])
+    difference = serving.verify(version, built.model, built.network, images)
+    logging.info("SavedModel written; it agrees with the network to %.1e.", difference)
     return version

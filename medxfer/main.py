@@ -118,6 +118,12 @@ flags.DEFINE_enum(
     "float16 halves the cache; its cost in accuracy is in BUILD_NOTES.md.",
 )
 
+flags.DEFINE_bool(
+    "export",
+    True,
+    "--mode=train: write the SavedModel. Off saves time and disk in sweeps of many runs.",
+)
+
 FLAGS = flags.FLAGS
 
 
@@ -170,7 +176,7 @@ def _train() -> None:
         quiet.import_tensorflow()
         from medxfer import experiment
 
-        card = experiment.train(config, run)
+        card = experiment.train(config, run, export_model=FLAGS.export)
     if card:
         _summary(run, card)
 
@@ -187,7 +193,9 @@ def _export(run: runs.RunFolder) -> None:
     from medxfer import experiment
 
     config = Config.load(run.path / "config.json")
-    print(experiment.export(run, config, experiment.open_data(config)))
+    folder = experiment.open_data(config)
+    built = experiment.trained(run, len(folder.classes))
+    print(experiment.export(run, config, built, folder))
 
 
 def _predict(run: runs.RunFolder) -> None:

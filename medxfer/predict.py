@@ -68,8 +68,13 @@ def predict(
         if not results:
             raise UserError(f"No image could be used. {left_out[0][0].name}: {left_out[0][1]}")
         text = json.dumps(
-            {"app": config.app, "weights_sha256": run.card["trained_weights_sha256"],
-             "images": results, "left_out": len(left_out)}, indent=2,
+            {
+                "app": config.app,
+                "weights_sha256": run.card["trained_weights_sha256"],
+                "images": results,
+                "left_out": len(left_out),
+            },
+            indent=2,
         )
         (pathlib.Path(partial) / "predictions.json").write_text(text + "\n")
         if output.exists():

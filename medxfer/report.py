@@ -113,11 +113,12 @@ def summary(path: pathlib.Path, card: Mapping) -> str:
         "",
         f"  weights      {source['source']}"
         + (f"; new: {', '.join(source['new'])}" if source["new"] else ""),
-        f"  best epoch   {card['best_epoch'] + 1}, validation AUC {card['best_validation_auc']:.4f}",
+        f"  best epoch   {card['best_epoch'] + 1}, "
+        f"validation AUC {card['best_validation_auc']:.4f}",
         f"  report       {path / 'report.html'}",
         f"  figures      {path / 'figures'}",
         f"  numbers      {path / 'metrics.json'}, {path / 'predictions.csv'}",
-        f"  SavedModel   {path / card['export']}",
+        *([f"  SavedModel   {path / card['export']}"] if "export" in card else []),
         f"  TensorBoard  tensorboard --logdir {path.parent}",
     ]
     return "\n".join(lines)
@@ -165,7 +166,9 @@ def html(app: ModuleType, card: Mapping, folder, drawn: Sequence[Drawing]) -> st
         f"<p>{_text(_method(card))}</p>",
         "<h2>Settings</h2>",
         _table(("setting", "value"), [(k, json.dumps(v)) for k, v in sorted(config.items())]),
-        _table(("prepared with", "value"), [(k, json.dumps(v)) for k, v in folder.settings.items()]),
+        _table(
+            ("prepared with", "value"), [(k, json.dumps(v)) for k, v in folder.settings.items()]
+        ),
         _table(("package", "version"), sorted(card["versions"].items())),
     ]
     return (

@@ -1,6 +1,6 @@
 """Run folders: where one run keeps its configuration, weights, numbers and figures.
 
-``config.json`` is written first and ``run_card.json`` last, so a folder with a run card is finished.
+``config.json`` is written first and ``run_card.json`` last: a folder with a run card is finished.
 """
 
 import csv

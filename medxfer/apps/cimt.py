@@ -9,7 +9,6 @@ import csv
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -339,9 +338,7 @@ def predict(
     for x, y, w, h in regions:
         if x + w > width or y + h > height:
             raise UserError(f"--roi reaches beyond the image of {width} x {height} pixels")
-        window = patches.window(
-            still.image, x - margin, y - margin, w + 2 * margin, h + 2 * margin
-        )
+        window = patches.window(still.image, x - margin, y - margin, w + 2 * margin, h + 2 * margin)
         found = scorer(window, margin, mm_per_pixel).boundaries
         for column, (li, ma) in enumerate(zip(found.li, found.ma, strict=True)):
             table.append((x + column, y + li, y + ma, (ma - li) * mm_per_pixel))
@@ -384,7 +381,9 @@ def _wall_regions(
     # The clearest tiling of a few regions, side by side.
     count = min(settings["rois_per_image"], int(known.sum() + width - 1) // width) or 1
     while count > 1:
-        totals = sum(clarity[k * width : len(starts) - (count - 1 - k) * width] for k in range(count))
+        totals = sum(
+            clarity[k * width : len(starts) - (count - 1 - k) * width] for k in range(count)
+        )
         whole = np.min(
             [known[k * width : len(starts) - (count - 1 - k) * width] for k in range(count)], axis=0
         )
@@ -413,7 +412,10 @@ def _overlay(image: NDArray[np.uint8], lines: NDArray[np.float64], path: pathlib
     figure = pyplot.figure(figsize=(part.shape[1] / 100, part.shape[0] / 100), dpi=300)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(
-        part, cmap="gray", vmin=0, vmax=max(int(part.max()), 1),
+        part,
+        cmap="gray",
+        vmin=0,
+        vmax=max(int(part.max()), 1),
         extent=(left - 0.5, right - 0.5, bottom - 0.5, top - 0.5),
     )
     breaks = np.flatnonzero(np.diff(x) != 1) + 1
