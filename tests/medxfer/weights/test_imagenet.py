@@ -44,7 +44,7 @@ def test_activations_are_numpy_s(model, cached, caplog):
     rgb = np.random.default_rng(3).uniform(0, 255, (1, 227, 227, 3)).astype("f4")
     image = np.asarray(alexnet.preprocess(rgb))
     outputs = [model.get_layer(name).output for name in CONVOLUTIONS]
-    found = keras.Model(model.inputs, outputs)(image)
+    found = keras.Model(model.inputs[0], outputs)(image)
     x = image[0].transpose(2, 0, 1).astype("f8")
     for name, ours in zip(CONVOLUTIONS, found, strict=True):
         first = name == "conv1"
