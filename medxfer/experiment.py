@@ -1,7 +1,6 @@
 """One run from records to its closing summary: train, evaluate, draw, report, export."""
 
 import dataclasses
-import importlib
 import itertools
 import pathlib
 import time
@@ -48,21 +47,11 @@ def open_data(config: Config) -> data.DatasetFolder:
     UserError
         If the folder cannot be used for this app.
     """
-    app = app_of(config)
     if config.data:
         return data.DatasetFolder.open(config.data, app=config.app)
-    cache = runs.cache_folder() / "phantoms"
-    raw = plugins.load("data_prep.phantoms", config.app).ensure(cache, seed=0)
-    records = raw.with_name(raw.name + "-records")
-    if not (records / "prep.json").is_file():
-        logging.info("No --data: preparing the synthetic %s studies in %s.", config.app, raw)
-    app_prepare(app, raw, records)
+    logging.info("No --data: synthetic %s studies are used (made once, then kept).", config.app)
+    records = app_of(config).prepared_phantom(runs.cache_folder() / "phantoms")
     return data.DatasetFolder.open(records, app=config.app)
-
-
-def app_prepare(app: ModuleType, raw: pathlib.Path, records: pathlib.Path) -> None:
-    """Turn an app's raw files into records with the settings that ``data_prep`` has by default."""
-    importlib.import_module(app.PREPARE).prepare(raw, records)
 
 
 def build(config: Config, classes: int, source: str | None = None) -> Built:

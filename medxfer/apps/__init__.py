@@ -4,12 +4,11 @@ An app is a module with
 
 ``CLASSES``, ``UNIT``
     Names of the classes (index 0 is background) and of the thing that is scored.
-``PHANTOM``, ``PREPARE``
-    Modules with ``ensure(cache, seed)`` (raw files of the default data) and ``prepare(...)``
-    (raw files to records).
+``prepared_phantom(cache)``
+    Folder of records of the app's synthetic studies: the data where none are given.
 ``monitor(probabilities, labels)``
     Validation score of an epoch, higher is better.
-``cnn(model, network, settings)``, ``handcrafted(settings)``
+``cnn(maps)``, ``handcrafted()``
     Scorers: the CNN's and its classic counterpart's, behind one contract.
 ``score(folder, split, scorer, progress)``
     One result per unit.

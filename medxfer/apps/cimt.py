@@ -23,8 +23,6 @@ from medxfer.handcrafted import cimt as tracer
 
 CLASSES = ("background", "lumen-intima", "media-adventitia")
 UNIT = "ROI"
-PHANTOM = "data_prep.phantoms.cimt"
-PREPARE = "data_prep.cimt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +101,19 @@ class Result:
             boundary.thickness_mm(found, self.mm_per_pixel),
             boundary.thickness_mm(self.true, self.mm_per_pixel),
         )
+
+
+def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:
+    """Records of the app's synthetic studies, made once and kept in ``cache``.
+
+    Fewer patches a region than for real studies, so that a first try takes minutes.
+    """
+    from data_prep import cimt, far_wall
+    from data_prep.phantoms import cimt as phantom
+
+    raw = phantom.ensure(cache)
+    settings = far_wall.Settings(rois_per_image=2, patches_per_roi=25)
+    return cimt.prepare(raw, raw.with_name(f"{raw.name}-records"), settings=settings).output
 
 
 def monitor(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
