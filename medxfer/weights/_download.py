@@ -32,7 +32,7 @@ class Unavailable(OSError):
 
 
 def check(path: pathlib.Path, digest: str) -> None:
-    """Compare a file with ``algorithm:leading hex digits``.
+    """Compare a file with ``algorithm:hex``.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def check(path: pathlib.Path, digest: str) -> None:
     algorithm, _, expected = digest.partition(":")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, algorithm).hexdigest()
-    if not found.startswith(expected):
+    if found != expected:
         raise Unavailable(f"its {algorithm} is {found[:16]}..., not {expected[:16]}...")
 
 

@@ -13,7 +13,7 @@ from medxfer.weights._sources import SOURCES, Canonical, Packaged, Source
 
 
 def cache_folder() -> pathlib.Path:
-    """Where downloaded and derived files are kept; the user may delete it at any time."""
+    """``$MEDXFER_CACHE``, else ``medxfer`` in the user's cache; may be deleted at any time."""
     if chosen := os.environ.get("MEDXFER_CACHE"):
         return pathlib.Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"

