@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from data_prep.errors import UserError
 from medxfer import plugins
 from medxfer.config import Config
-from medxfer.tuning import depth, optimizer
+from medxfer.tuning import depth
 from medxfer.tuning.stages import Stage
 
 STRATEGIES = "medxfer.tuning.strategies"

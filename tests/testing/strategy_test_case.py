@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 
 from medxfer import training, tuning
+from medxfer.tuning import optimizer
 from tests.testing import tiny
 
 
@@ -39,7 +40,7 @@ class StrategyTestCase:
             for group, layers in groups.items():
                 for layer in layers:
                     layer.trainable = not stage.frozen(group)
-            sgd = tuning.optimizer.for_stage(groups, stage, momentum=0.9, weight_decay=0.1)
+            sgd = optimizer.for_stage(groups, stage, momentum=0.9, weight_decay=0.1)
             assert set(sgd.multipliers) == {v.path for v in model.trainable_variables}
             for path, multiplier in sgd.multipliers.items():
                 group, kind = path.split("/")
