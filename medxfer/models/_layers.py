@@ -96,8 +96,8 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     y_c = x_c / s_c^(3/4) with s_c = 1 + alpha / size * (sum of x_j^2 over the ``size`` channels
     around c, zeros beyond the first and the last). The exponent and the 1 are those of AlexNet in
-    Caffe (``bvlc_alexnet``; Krizhevsky et al. 2012, section 3.3, has k = 2); other libraries do not
-    divide alpha by the size. Computed in float32 under mixed precision too.
+    Caffe (``bvlc_alexnet``; Krizhevsky et al. 2012, section 3.3, has k = 2); TensorFlow's operation
+    does not divide alpha by the size. Computed in float32 under mixed precision too.
 
     Parameters
     ----------
@@ -127,6 +127,7 @@ class LocalResponseNormalization(keras.layers.Layer):
             y = x * factor
 
             def gradient(*args, upstream=None):
+                # dy_c / dx_j = [c = j] s_c^(-3/4) - 3/2 alpha / size * x_j * y_c / s_c
                 (g,) = args if upstream is None else (upstream,)
                 return g * factor - 1.5 * x * ops.conv(g * y / s, band)
 
