@@ -2,13 +2,14 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tqdm import tqdm
 
 from medxfer import distribution, runs
 from medxfer.config import Config
@@ -69,6 +70,11 @@ class Source:
             yield rows[len(rows) * place // count : len(rows) * (place + 1) // count]
 
 
+def bar(steps: Iterable, what: str, total: int) -> Iterable:
+    """The same, with a progress bar on a terminal if it takes more than two seconds."""
+    return tqdm(steps, what, total, leave=False, disable=None, delay=2)
+
+
 def _ahead(batches: Iterator) -> Iterator:
     """The same, the next one being fetched meanwhile: from a disk that takes time."""
     with futures.ThreadPoolExecutor(1) as pool:
@@ -117,7 +123,7 @@ def sources(
     found = {}
     for name, part in parts.items():
         settings = {
-            "rows": functools.partial(_features, part, features),
+            "rows": functools.partial(_features, name, part, features, config.batch_size),
             "shape": (part.num_examples, *shape),
             "dtype": config.cache_dtype,
             "join": join if process[1] > 1 else None,
@@ -139,8 +145,9 @@ def sources(
     return found
 
 
-def _features(part: Pipeline, features: Features) -> frozen.Rows:
-    for rows, x, _ in part.ordered():
+def _features(name: str, part: Pipeline, features: Features, batch_size: int) -> frozen.Rows:
+    steps = -(-part.num_examples // batch_size)
+    for rows, x, _ in bar(part.ordered(), f"frozen layers, {name}", steps):
         yield np.asarray(rows), features(x)
 
 

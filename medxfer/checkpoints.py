@@ -2,24 +2,27 @@
 
 In ``checkpoints/`` of the run folder, while training runs::
 
-    stage.npz      every variable at the beginning of the stage
-    last.npz       what moves in the stage, and the optimizer, after the last whole epoch
-    best-N.npz     the moving weights after epoch N, the best of the stage so far
+    last.npz       what moves in the stage, and the optimizer, after some whole epoch
+    best-N.npz     the moving weights after epoch N, the stage's best by then
+    stage-I.npz    the frozen variables of stage I
 
 and when it has ended only ``best.weights.h5`` (Keras' format: ``model.load_weights`` reads it) and
-``history.json``. What is frozen is written once a stage, so an epoch that trains one small layer
-does not write the whole network. Every file appears whole or not at all.
+``history.json``. They are written at most twice a minute, and what is frozen once a stage, so that
+short epochs are not spent writing. Every file appears whole or not at all.
 """
 
 import json
 import os
 import pathlib
+import time
 from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 
 from data_prep.errors import UserError
+
+SECONDS = 30.0  # at least, from one checkpoint to the next
 
 _META = "meta"
 
@@ -37,61 +40,70 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, writes: bool = True) -> None:
         self.folder = folder
-        self.writes = writes
+        self._writes = writes
+        self._written = time.monotonic()
         if writes:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, name: str, variables: Sequence[keras.Variable], meta: Mapping) -> None:
-        """Write ``name.npz``: the variables in order and ``meta`` (JSON)."""
-        if not self.writes:
-            return
-        arrays = {f"{i:04d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
-        text = np.frombuffer(json.dumps(dict(meta)).encode(), np.uint8)
+    @property
+    def due(self) -> bool:
+        """Whether this process should write now."""
+        return self._writes and time.monotonic() - self._written >= SECONDS
+
+    def save(
+        self, name: str, arrays: Sequence[keras.Variable | np.ndarray], meta: Mapping | None = None
+    ) -> None:
+        """Write ``name.npz``: arrays in order, and ``meta`` (JSON)."""
+        named = {f"{i:04d}": keras.ops.convert_to_numpy(a) for i, a in enumerate(arrays)}
+        text = np.frombuffer(json.dumps(dict(meta or {})).encode(), np.uint8)
         partial = self.folder / f"{name}.partial"
         with partial.open("wb") as file:
-            np.savez(file, **{_META: text}, **arrays)
+            np.savez(file, **{_META: text}, **named)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.folder / f"{name}.npz")
+        self._written = time.monotonic()
 
-    def meta(self, name: str) -> dict | None:
-        """What :meth:`save` got as ``meta``; None if there is no such file."""
-        path = self.folder / f"{name}.npz"
-        if not path.is_file():
-            return None
-        with np.load(path, allow_pickle=False) as file:
+    def exists(self, name: str) -> bool:
+        """Whether ``name.npz`` was written."""
+        return (self.folder / f"{name}.npz").is_file()
+
+    def meta(self, name: str) -> dict:
+        """What :meth:`save` got as ``meta``."""
+        with np.load(self.folder / f"{name}.npz", allow_pickle=False) as file:
             return json.loads(file[_META].tobytes())
 
+    def read(self, name: str) -> list[np.ndarray]:
+        """The arrays that :meth:`save` got, in order."""
+        with np.load(self.folder / f"{name}.npz", allow_pickle=False) as file:
+            return [file[key] for key in sorted(set(file.files) - {_META})]
+
     def load(self, name: str, variables: Sequence[keras.Variable]) -> None:
-        """Assign what :meth:`save` wrote to the same variables in the same order.
+        """Assign what was saved to the same variables in the same order.
 
         Raises
         ------
         UserError
             If number or shapes differ: the checkpoint is of another network.
         """
-        path = self.folder / f"{name}.npz"
-        with np.load(path, allow_pickle=False) as file:
-            keys = sorted(set(file.files) - {_META})
-            arrays = [file[key] for key in keys]
+        arrays = self.read(name)
         if [a.shape for a in arrays] != [tuple(v.shape) for v in variables]:
             raise UserError(
-                f"{path} belongs to another network or stage. Give this run another name with "
-                "--run, or delete the folder to start anew."
+                f"{self.folder / name}.npz belongs to another network or stage. Give this run "
+                "another name with --run, or delete the folder to start anew."
             )
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
 
-    def keep_best(self, name: str | None) -> None:
-        """Delete every ``best-*.npz`` but the one called ``name``."""
-        if self.writes:
-            for path in self.folder.glob("best-*.npz"):
-                if path.stem != name:
-                    path.unlink()
+    def keep_only(self, *names: str) -> None:
+        """Delete every other ``.npz``."""
+        for path in self.folder.glob("*.npz"):
+            if path.stem not in names:
+                path.unlink()
 
     def finish(self, model: keras.Model, history: Sequence[Mapping]) -> None:
         """Write the model's weights and the history, and delete what is needed to go on."""
-        if not self.writes:
+        if not self._writes:
             return
         partial = self.folder / "partial.weights.h5"
         model.save_weights(partial)
@@ -99,8 +111,7 @@ class Checkpoints:
         text = self.folder / "history.partial"
         text.write_text(json.dumps(list(history), indent=2) + "\n")
         text.replace(self.folder / "history.json")
-        for path in self.folder.glob("*.npz"):
-            path.unlink()
+        self.keep_only()
 
     def finished(self, model: keras.Model) -> list[dict] | None:
         """The history of a run that came to its end, whose weights ``model`` gets; else None."""

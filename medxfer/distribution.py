@@ -148,11 +148,6 @@ def sum_over_processes(strategy: tf.distribute.Strategy, table: np.ndarray) -> n
     return strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None).numpy()
 
 
-def wait(strategy: tf.distribute.Strategy) -> None:
-    """Return when every process has come here."""
-    sum_over_processes(strategy, np.zeros(1, np.float32))
-
-
 def decorrelate_seeds(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
     """Give every replica random numbers of its own (dropout).
 

@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 from scipy import special
-from tqdm import tqdm
 
 from data_prep.errors import UserError
 from medxfer import batches, distribution
@@ -43,7 +42,7 @@ class Epoch:
     loss: float  # training: mean negative log-likelihood over the epoch's batches
     validation_loss: float
     score: float  # monitor(validation probabilities, labels)
-    images_per_second: float  # of training alone, over all processes
+    images_per_second: float  # of training alone, over all processes; the first one compiles too
     best: bool  # the best score of its stage so far
 
 
@@ -65,10 +64,15 @@ class _Progress:
 
     stage: int = 0
     epoch: int = 0  # the next one, within the stage
-    best: str | None = None  # name of the best checkpoint of the stage
+    best: str = ""  # name of the checkpoint with the stage's best weights
     score: float = -math.inf
     waited: int = 0  # epochs since the best one
     history: list[dict] = dataclasses.field(default_factory=list)
+
+    @property
+    def frozen(self) -> str:
+        """Name of the checkpoint with what is frozen in this stage."""
+        return f"stage-{self.stage}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +111,8 @@ def fit(
     III), counted from the beginning of the stage, and training ends where the validation score was
     highest. Frozen leading layers are computed once and kept, as ``config.cache`` says.
 
-    An interrupted run goes on after its last whole epoch, to the same weights as without the
-    interruption; a run that came to its end is loaded.
+    An interrupted run goes on from the last checkpoint, written after a whole epoch, to the same
+    weights as without the interruption; a run that came to its end is loaded.
 
     Parameters
     ----------
@@ -131,7 +135,7 @@ def fit(
     strategy : tf.distribute.Strategy, optional
         Default: one device.
     on_epoch_end : callable, optional
-        Called with every :class:`Epoch`, after its checkpoint.
+        Called with every :class:`Epoch`.
 
     Raises
     ------
@@ -139,15 +143,16 @@ def fit(
         If a stage's rates and the groups do not match.
     UserError
         If training diverges, the score is not a number, the batch cannot be divided among the
-        replicas, or the checkpoints belong to another run.
+        replicas, labels are no classes, or checkpoints belong to another run or are not shared.
     """
     strategy = strategy or distribution.strategy("one")
     for stage in stages:
         stage.check(groups)
-    _check_batch(train, config, strategy)
     chief = distribution.is_chief(strategy)
     checkpoints = Checkpoints(run_dir / "checkpoints", writes=chief)
     finished = checkpoints.finished(model)
+    progress = _resume(checkpoints, stages) if finished is None else _Progress(history=finished)
+    _require_same(strategy, progress, run_dir)
     if finished is not None:
         logging.info("Training had come to its end: its weights are loaded from %s.", run_dir)
         return History([Epoch(**epoch) for epoch in finished])
@@ -164,7 +169,7 @@ def fit(
         board,
         on_epoch_end or (lambda epoch: None),
     )
-    progress = _resume(run, stages)
+    _check(run)
     while progress.stage < len(stages):
         _StageLoop(run, stages[progress.stage], progress).run()
         progress = _Progress(stage=progress.stage + 1, history=progress.history)
@@ -173,8 +178,17 @@ def fit(
     return History([Epoch(**epoch) for epoch in progress.history])
 
 
-def _check_batch(train: Pipeline, config: Config, strategy: tf.distribute.Strategy) -> None:
-    replicas = strategy.num_replicas_in_sync
+def _check(run: _Run) -> None:
+    """Raise UserError for data that this network and these replicas cannot train on."""
+    classes = run.model.output_shape[-1]
+    for part in (run.train, run.validation):
+        if part.labels.min() < 0 or part.labels.max() >= classes:
+            raise UserError(
+                f"Labels must be 0 to {classes - 1}, for {classes} classes. Received: "
+                f"{part.labels.min()} to {part.labels.max()}. Prepare the data again."
+            )
+    train, config = run.train, run.config
+    replicas = run.strategy.num_replicas_in_sync
     if config.batch_size % replicas or train.num_examples < replicas:
         raise UserError(
             f"--batch_size must be a multiple of the number of replicas, {replicas}, and there "
@@ -183,21 +197,32 @@ def _check_batch(train: Pipeline, config: Config, strategy: tf.distribute.Strate
         )
 
 
-def _resume(run: _Run, stages: Sequence[Stage]) -> _Progress:
-    """Where the last checkpoint stands; the model gets the weights its stage began with."""
-    meta = run.checkpoints.meta("last")
-    if meta is None:
+def _resume(checkpoints: Checkpoints, stages: Sequence[Stage]) -> _Progress:
+    """Where the last checkpoint stands."""
+    if not checkpoints.exists("last"):
         return _Progress()
-    progress = _Progress(**meta)
+    progress = _Progress(**checkpoints.meta("last"))
     name = progress.history[-1]["stage"]
     if progress.stage >= len(stages) or stages[progress.stage].name != name:
         raise UserError(
-            f"{run.checkpoints.folder} belongs to a run of other stages (it stands in {name}). "
+            f"{checkpoints.folder} belongs to a run of other stages (it stands in {name}). "
             "Give this run another name with --run."
         )
-    run.checkpoints.load("stage", run.model.variables)
     logging.info("Going on after epoch %d of stage %s.", progress.epoch, name)
     return progress
+
+
+def _require_same(
+    strategy: tf.distribute.Strategy, progress: _Progress, run_dir: pathlib.Path
+) -> None:
+    """Raise UserError unless all processes stand at the same place: they would wait for ever."""
+    epochs = len(progress.history)
+    total = distribution.sum_over_processes(strategy, np.array([epochs], np.float32))[0]
+    if total != epochs * distribution.process(strategy)[1]:
+        raise UserError(
+            f"The processes find different checkpoints in {run_dir}: give --output a folder that "
+            "all machines share."
+        )
 
 
 class _StageLoop:
@@ -206,15 +231,11 @@ class _StageLoop:
     def __init__(self, run: _Run, stage: Stage, progress: _Progress) -> None:
         config, strategy = run.config, run.strategy
         self._run, self._stage, self._progress = run, stage, progress
-        resumed = progress.epoch > 0
-        if not resumed:
-            run.checkpoints.save("stage", run.model.variables, {})
         for group, layers in run.groups.items():
             for layer in layers:
                 layer.trainable = not stage.frozen(group)
         first = next(group for group in run.groups if not stage.frozen(group))
         prefix, suffix = _groups.split_at(run.model, run.groups, first)
-        self._suffix = suffix
         with strategy.scope():
             self._sgd = optimizer = for_stage(
                 run.groups, stage, momentum=config.momentum, weight_decay=config.weight_decay
@@ -222,10 +243,15 @@ class _StageLoop:
             if any(layer.compute_dtype == "float16" for layer in suffix.layers):
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
                 optimizer.build(suffix.trainable_variables)
+        self._frozen = [] if prefix is None else prefix.variables
         self._moving = [*suffix.variables, *optimizer.variables]
-        if resumed:
+        self._weights = suffix.weights
+        self._best: list[np.ndarray] = []
+        if progress.epoch:
+            run.checkpoints.load(progress.frozen, self._frozen)
             run.checkpoints.load("last", self._moving)
-        if resumed or not progress.history:
+            self._best = run.checkpoints.read(progress.best)
+        if progress.epoch or not progress.history:
             distribution.decorrelate_seeds(strategy, run.model)
 
         def before(x):
@@ -236,10 +262,10 @@ class _StageLoop:
         found = batches.sources(parts, strategy, config, prefix, features)
         self._train, self._validation = found["training"], found["validation"]
 
+        kept = self._train.features is not None
+
         def enter(x):
-            if self._train.features is None:
-                return before(x)
-            return tf.cast(x, suffix.inputs[0].dtype)
+            return tf.cast(x, suffix.inputs[0].dtype) if kept else before(x)
 
         def logits(x):
             return suffix(enter(x), training=False)
@@ -249,7 +275,7 @@ class _StageLoop:
 
     def run(self) -> None:
         """Train until the epochs or the patience end; the model then has the best weights."""
-        stage, progress, checkpoints = self._stage, self._progress, self._run.checkpoints
+        stage, progress = self._stage, self._progress
         while progress.epoch < stage.epochs and progress.waited < (stage.patience or math.inf):
             epoch = self._epoch()
             progress.epoch += 1
@@ -258,14 +284,22 @@ class _StageLoop:
             if epoch.best:
                 progress.waited, progress.score = 0, epoch.score
                 progress.best = f"best-{epoch.number}"
-                checkpoints.save(progress.best, self._suffix.weights, {})
-            checkpoints.save("last", self._moving, dataclasses.asdict(progress))
-            checkpoints.keep_best(progress.best)
+                self._best = [keras.ops.convert_to_numpy(weight) for weight in self._weights]
+            if self._run.checkpoints.due:
+                self._save()
             self._report(epoch)
             self._run.on_epoch_end(epoch)
-        distribution.wait(self._run.strategy)  # until the chief has written
-        checkpoints.load(progress.best, self._suffix.weights)
-        distribution.wait(self._run.strategy)  # until all have read
+        for weight, value in zip(self._weights, self._best, strict=True):
+            weight.assign(value)
+
+    def _save(self) -> None:
+        """Write a checkpoint. The last file completes it and names the others."""
+        progress, checkpoints = self._progress, self._run.checkpoints
+        for name, arrays in ((progress.frozen, self._frozen), (progress.best, self._best)):
+            if not checkpoints.exists(name):
+                checkpoints.save(name, arrays)
+        checkpoints.save("last", self._moving, dataclasses.asdict(progress))
+        checkpoints.keep_only("last", progress.frozen, progress.best)
 
     @property
     def _where(self) -> str:
@@ -277,9 +311,7 @@ class _StageLoop:
         rate = self._stage.rate(self._progress.epoch, self._run.config.gamma)
         self._sgd.learning_rate = rate
         losses, started = [], time.perf_counter()
-        for x, y in tqdm(
-            train.epoch(number), self._where, train.steps, leave=False, disable=None, delay=2
-        ):
+        for x, y in batches.bar(train.epoch(number), self._where, train.steps):
             losses.append(self._step(x, y))
             # One step late, so that a GPU has the next one to work on meanwhile.
             self._require_finite(losses[-2:][0], rate)
@@ -310,7 +342,8 @@ class _StageLoop:
         """Logarithms of the validation probabilities, float64 (examples, classes)."""
         shape = len(self._validation.labels), self._run.model.output_shape[-1]
         logits = np.zeros(shape, np.float32)
-        for rows, x in self._validation.ordered():
+        steps = -(-len(self._validation.labels) // self._run.config.batch_size)
+        for rows, x in batches.bar(self._validation.ordered(), "validation", steps):
             logits[rows] = self._logits(x)
         logits = distribution.sum_over_processes(self._run.strategy, logits)
         return special.log_softmax(logits.astype(np.float64), axis=1)

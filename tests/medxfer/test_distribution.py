@@ -77,7 +77,7 @@ def test_two_replicas_train_like_one_device(tmp_path, alone):
     assert not np.array_equal(*masks)
 
 
-@pytest.mark.parametrize("cache", ["none", "disk"])
+@pytest.mark.parametrize("cache", ["none", pytest.param("disk", marks=pytest.mark.slow)])
 def test_two_processes_train_like_one(tmp_path, alone, cache):
     addresses = [f"localhost:{port}" for port in free_ports(2)]
     wait_for(

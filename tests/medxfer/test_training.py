@@ -8,12 +8,18 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_prep.errors import UserError
-from medxfer import batches, steps, training, tuning
+from medxfer import batches, checkpoints, steps, training, tuning
 from tests.testing import tiny
 
 
 class Interrupted(Exception):
     pass
+
+
+@pytest.fixture
+def always_saved(monkeypatch):
+    """A checkpoint after every epoch."""
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
 
 
 def fit(run_dir, tune="conv1", parts=None, stages=None, dropout=0.5, monitor=None, **settings):
@@ -125,7 +131,7 @@ STAGES = [
 
 
 @pytest.mark.parametrize("epochs, cache", [(1, "none"), (3, "memory"), (4, "none"), (5, "memory")])
-def test_interrupted_and_resumed_is_as_uninterrupted(tmp_path, epochs, cache):
+def test_interrupted_and_resumed_is_as_uninterrupted(tmp_path, always_saved, epochs, cache):
     scores = [0.1, 0.9, 0.2, 0.3, 0.1, 0.2]
 
     def interrupt(epoch):
@@ -147,14 +153,14 @@ def test_interrupted_and_resumed_is_as_uninterrupted(tmp_path, epochs, cache):
     assert [e.number for e in again.epochs if e.best] == [0, 1, 3]
 
 
-def test_a_kill_while_a_checkpoint_is_written_costs_one_epoch(tmp_path, monkeypatch):
+def test_a_kill_while_a_checkpoint_is_written_costs_one_epoch(tmp_path, always_saved, monkeypatch):
     whole, _ = fit(tmp_path / "whole", monitor=scripted([0.1, 0.3, 0.2]))
     savez, count = np.savez, 0
 
     def killed(file, **arrays):
         nonlocal count
         count += 1
-        if count == 5:  # stage, best-0, last, best-1, last
+        if count == 5:  # stage-0, best-0, last, best-1, last
             file.write(b"half")
             raise Interrupted
         savez(file, **arrays)
@@ -180,7 +186,7 @@ def test_a_finished_run_is_loaded_and_leaves_one_file_of_weights(tmp_path):
     json.loads((tmp_path / "checkpoints" / "history.json").read_text())
 
 
-def test_checkpoints_of_another_run_are_refused(tmp_path):
+def test_checkpoints_of_another_run_are_refused(tmp_path, always_saved):
     def interrupt(epoch):
         raise Interrupted
 
@@ -190,7 +196,7 @@ def test_checkpoints_of_another_run_are_refused(tmp_path):
         fit(tmp_path, "fc3")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="fc4")])
     with pytest.raises(UserError, match="another network or stage"):
-        training.Checkpoints(tmp_path / "checkpoints").load("stage", model.variables)
+        training.Checkpoints(tmp_path / "checkpoints").load("last", model.variables)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +280,21 @@ def test_divergence_is_said_with_a_remedy(tmp_path):
 def test_a_score_that_is_no_number(tmp_path):
     with pytest.raises(UserError, match="examples of every class"):
         fit(tmp_path, monitor=scripted([float("nan")]))
+
+
+@pytest.mark.parametrize("label", [-1, tiny.CLASSES])
+def test_labels_out_of_range(tmp_path, label):
+    parts = tiny.pipelines()
+    parts[1].labels[3] = label
+    with pytest.raises(UserError, match="Labels must be 0 to 2, for 3 classes"):
+        fit(tmp_path, parts=parts)
+
+
+def test_short_epochs_are_not_spent_writing(tmp_path):
+    def look(epoch):
+        assert not list((tmp_path / "checkpoints").iterdir())
+
+    fit(tmp_path, epochs=2, on_epoch_end=look)
 
 
 def test_rates_must_match_the_groups(tmp_path):
