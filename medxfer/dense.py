@@ -3,56 +3,54 @@
 A network that classifies the patch around one pixel gives, patch after patch, a map ("in a
 convolutional manner", Tajbakhsh et al. 2016, carotid intima-media thickness). Neighbouring patches
 share nearly all their pixels. :class:`DenseMap` therefore runs the convolutions once over the whole
-region and only the fully connected head once for each position; :func:`patchwise` is the plain way
-and the measure of the fast one. :func:`confidence_maps` chooses.
+region and only the fully connected head once for each position; :class:`PatchMap` is the plain way
+and the measure of the fast one. :func:`mapper` chooses.
 
 A region of interest is a grey uint8 array (H + 2 margin, W + 2 margin): the H x W pixels to be
 evaluated and the real image around them.
 """
 
-import functools
+import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from tqdm import tqdm
 
 from medxfer.atrous import AtrousMap, UnsupportedNetworkError
 from medxfer.coarse_to_fine import coarse_to_fine
+from medxfer.data import patch_transform
 
 METHODS = ("coarse_to_fine", "dense", "patchwise")
 
+#: Region -> probabilities, float32 (H, W, classes).
+Mapper = Callable[[np.ndarray], np.ndarray]
 
-def confidence_maps(
+
+def mapper(
     model: keras.Model,
     model_module: ModuleType,
-    rois: Sequence[np.ndarray],
     *,
     patch: int,
     margin: int | None = None,
     method: str = "dense",
-    calibration: int = 512,
-    progress: bool = False,
-) -> Iterator[np.ndarray]:
-    """Map after map, float32 (H, W, classes), in the order of ``rois``.
+    rois: Sequence[np.ndarray] = (),
+) -> Mapper:
+    """How regions are mapped.
 
     Parameters
     ----------
     model, model_module, patch, margin
         As for :class:`DenseMap`.
-    rois
-        Regions of interest, of any sizes.
     method
         ``dense``, ``coarse_to_fine`` or ``patchwise``. Networks that cannot be run on a whole
         region are run patch by patch, which is logged.
-    calibration
-        Patches of ``rois`` for :meth:`DenseMap.calibrate`; 0: none.
-    progress
-        Show a progress bar.
+    rois
+        Regions for :meth:`DenseMap.calibrated`, for instance those of the validation subjects;
+        empty: no calibration.
 
     Raises
     ------
@@ -61,20 +59,17 @@ def confidence_maps(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}. Received: {method!r}.")
-    mapper = functools.partial(patchwise, model, model_module, patch=patch, margin=margin)
     if method != "patchwise":
         try:
-            dense = DenseMap(model, model_module, patch=patch, margin=margin)
+            maps = DenseMap(model, model_module, patch=patch, margin=margin)
         except UnsupportedNetworkError as error:
             logging.warning("%s Every patch is classified by itself, which is slow.", error)
         else:
-            if calibration:
-                dense.calibrate(rois, calibration)
-            mapper = dense
-            if method == "coarse_to_fine":
-                mapper = lambda roi: coarse_to_fine(dense, roi).probabilities  # noqa: E731
-    for roi in tqdm(rois, desc="confidence maps", unit="ROI", disable=not progress):
-        yield mapper(roi)
+            maps = maps.calibrated(rois) if len(rois) else maps
+            if method == "dense":
+                return maps
+            return lambda roi: coarse_to_fine(maps, roi).probabilities
+    return PatchMap(model, model_module, patch=patch, margin=margin)
 
 
 def default_margin(patch: int) -> int:
@@ -87,29 +82,8 @@ def default_stride(patch: int, side: int) -> int:
     return next((stride for stride in (8, 4, 2) if stride * patch <= 1.1 * side), 1)
 
 
-def network_input(images, model_module: ModuleType):
-    """Grey or RGB images 0..255, (N, h, w, 1 or 3), of any size -> input of the network.
-
-    Bilinear with half-pixel centres and without antialiasing, as in training.
-    """
-    side = model_module.INPUT_SIDE
-    images = tf.image.resize(tf.cast(images, tf.float32), (side, side))
-    if images.shape[-1] == 1:
-        images = tf.repeat(images, 3, axis=-1)
-    return model_module.preprocess(images)
-
-
-def patchwise(
-    model: keras.Model,
-    model_module: ModuleType,
-    roi: np.ndarray,
-    *,
-    patch: int,
-    margin: int | None = None,
-    pixels: np.ndarray | None = None,
-    batch_size: int = 64,
-) -> np.ndarray:
-    """Probabilities by classifying the patch around every pixel.
+class PatchMap:
+    """Confidence maps by classifying the patch around every pixel.
 
     Parameters
     ----------
@@ -117,43 +91,48 @@ def patchwise(
         Preprocessed images -> logits.
     model_module
         Module of the network: ``INPUT_SIDE`` and ``preprocess``.
-    roi
-        Grey uint8 (H + 2 ``margin``, W + 2 ``margin``).
     patch
         Side of a patch in pixels, odd.
     margin
-        Context on each side; ``default_margin(patch)`` where None.
-    pixels
-        int (M, 2): rows and columns to evaluate instead of all, (0, 0) being the first evaluated.
+        Context of a region on each side; ``default_margin(patch)`` where None.
     batch_size
         Patches in one call of the network.
-
-    Returns
-    -------
-    np.ndarray
-        float32 (H, W, classes), or (M, classes) if ``pixels`` is given.
 
     Raises
     ------
     ValueError
         If ``patch`` is even or reaches beyond the context.
     """
-    beyond = _checked_margin(patch, margin, least=patch // 2) - patch // 2
-    inner = roi[beyond : roi.shape[0] - beyond, beyond : roi.shape[1] - beyond]
-    windows = np.lib.stride_tricks.sliding_window_view(inner, (patch, patch))
-    shape = windows.shape[:2]
-    if pixels is None:
-        pixels = np.indices(shape).reshape(2, -1).T
-    else:
-        shape = (len(pixels),)
 
-    @tf.function(reduce_retracing=True)
-    def classify(patches):
-        return tf.nn.softmax(model(network_input(patches, model_module), training=False))
+    def __init__(
+        self,
+        model: keras.Model,
+        model_module: ModuleType,
+        *,
+        patch: int,
+        margin: int | None = None,
+        batch_size: int = 64,
+    ):
+        self.patch = patch
+        self.margin = _checked_margin(patch, margin, least=patch // 2)
+        self.batch_size = batch_size
+        transform = patch_transform(model_module)
+        self._classify = tf.function(
+            lambda patches: tf.nn.softmax(model(transform(patches), training=False)),
+            reduce_retracing=True,
+        )
 
-    batches = np.split(pixels, range(batch_size, len(pixels), batch_size))
-    found = [classify(windows[tuple(batch.T)][..., None]) for batch in batches]
-    return np.concatenate(found).reshape(*shape, -1)
+    def __call__(self, roi: np.ndarray) -> np.ndarray:
+        """Map of one region: float32 (H, W, classes)."""
+        shape = [length - 2 * self.margin for length in roi.shape]
+        return self.at(roi, np.indices(shape).reshape(2, -1).T).reshape(*shape, -1)
+
+    def at(self, roi: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        """Probabilities at ``pixels``, int (M, 2) rows and columns: float32 (M, classes)."""
+        windows = np.lib.stride_tricks.sliding_window_view(roi, (self.patch, self.patch))
+        corners = np.asarray(pixels) + self.margin - self.patch // 2
+        batches = np.split(corners, range(self.batch_size, len(corners), self.batch_size))
+        return np.concatenate([self._classify(windows[tuple(b.T)][..., None]) for b in batches])
 
 
 class DenseMap:
@@ -165,15 +144,15 @@ class DenseMap:
     (0, 0) and whose ``spacing`` is stride / z pixels; between them probabilities are interpolated
     linearly.
 
-    On the grid the result would equal :func:`patchwise` but for padding: inside a patch the layers
-    see zeros beyond its border, in the map they see the image there. :meth:`calibrate` teaches the
-    head the difference.
+    On the grid the result would equal :class:`PatchMap` but for padding: inside a patch the layers
+    see zeros beyond its border, in the map they see the image there. :meth:`calibrated` makes up
+    for most of the difference. A network that does not pad needs no calibration.
 
     Parameters
     ----------
     model
-        Preprocessed images -> logits; as :class:`medxfer.atrous.AtrousMap` demands. Runs under its
-        own precision.
+        Preprocessed images -> logits; as :class:`medxfer.atrous.AtrousMap` demands, and with a
+        dense layer behind. Runs under its own precision; make a new map when its weights change.
     model_module
         Module of the network: ``INPUT_SIDE`` and ``preprocess``.
     patch
@@ -210,11 +189,20 @@ class DenseMap:
         self.stride = stride or default_stride(patch, self.side)
         self.spacing = self.stride * patch / self.side
         self.chunk = chunk
-        self._model = model
         self._preprocess = model_module.preprocess
         self._map = AtrousMap(model, self.stride)
         self._features = tf.function(lambda roi: self._map(self._enlarged(roi))[0])
-        self._use_head(keras.Model(self._map.output, model.outputs[0]))
+        dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+        if not dense:
+            raise UnsupportedNetworkError(f"{model.name} has no dense layer.")
+        self._dense, output = dense[0], model.outputs[0]
+        self._body = keras.Model(model.inputs[0], self._dense.input)
+        self._read = keras.Model(self._map.output, self._dense.input)
+        last = self._dense.output is output
+        self._rest = None if last else keras.Model(self._dense.output, output)
+        self._classify = tf.function(self._head, reduce_retracing=True)
+        kernel, bias = self._dense.kernel, self._dense.bias if self._dense.use_bias else 0.0
+        self._set_weights(tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias))
 
     def grid(self, roi: np.ndarray) -> tuple[int, int]:
         """Rows and columns of positions in ``roi``."""
@@ -230,7 +218,9 @@ class DenseMap:
         """Head at ``positions`` of the grid, int (M, 2) -> float32 (M, classes)."""
         positions = np.asarray(positions, np.int32)
         chunks = np.split(positions, range(self.chunk, len(positions), self.chunk))
-        return np.concatenate([self._classify(features, chunk) for chunk in chunks])
+        return np.concatenate(
+            [self._classify(features, chunk, *self._head_weights) for chunk in chunks]
+        )
 
     def to_pixels(self, values: np.ndarray, roi: np.ndarray) -> np.ndarray:
         """Interpolate values on the grid, (rows, columns, classes), at the pixels of ``roi``."""
@@ -247,55 +237,47 @@ class DenseMap:
         values = self.probabilities(self.features(roi), everywhere)
         return self.to_pixels(values.reshape(*grid, -1), roi)
 
-    def calibrate(
+    def calibrated(
         self, rois: Sequence[np.ndarray], samples: int = 512, seed: int = 0, ridge: float = 0.01
-    ) -> tuple[float, float]:
-        """Refit the head's first dense layer to features that lack the padding of patches.
+    ) -> "DenseMap":
+        """A map whose first dense layer is fitted to features that lack the padding of patches.
 
-        Random windows of ``rois`` are computed twice, as the map has them and as patches. Ridge
+        Windows of ``rois`` are computed twice, as the map has them and as patches. Ridge
         regression, shrunk towards the present weights, then finds the weights with which the layer
-        answers to the former as it now does to the latter. No labels are used, the model itself is
-        left alone, and maps take no longer.
+        answers to the former as it does to the latter. No labels are used, the model itself is left
+        alone, and maps take no longer. The share of variance left unexplained is logged.
 
         Parameters
         ----------
         rois
             Regions like those to be mapped; at most 16 of them are used.
         samples
-            Number of windows.
+            Number of windows, chosen at random, mostly where a class other than 0 is probable.
         seed
-            Seed of their choice.
+            Seed of the choice.
         ridge
-            Strength of the shrinkage, relative to the mean squared length of the features.
-
-        Returns
-        -------
-        before, after : float
-            Share of the variance of the layer's answers to patches that its answers to the map
-            leave unexplained; the latter by leaving each window out in turn.
+            See :func:`ridge_refit`.
 
         Raises
         ------
         ValueError
-            If ``rois`` is empty or the head has no dense layer.
+            If ``rois`` is empty.
         """
-        operations = self._model.operations
-        layer = next((o for o in operations if isinstance(o, keras.layers.Dense)), None)
-        if layer is None or not len(rois):
-            raise ValueError("Calibration needs a region and a network with a dense layer.")
+        if not len(rois):
+            raise ValueError("Calibration needs a region.")
         random = np.random.default_rng(seed)
         chosen = random.choice(len(rois), min(16, len(rois)), replace=False)
         share = -(-samples // len(chosen))
-        read_map = keras.Model(self._map.output, layer.input)
-        read_patches = keras.Model(self._model.inputs[0], layer.input)
-        pairs = [self._windows(rois[k], share, random, read_map, read_patches) for k in chosen]
-        x, patches = (np.concatenate(part).astype(np.float32) for part in zip(*pairs, strict=True))
-        kernel = keras.ops.convert_to_numpy(layer.kernel)
-        bias = keras.ops.convert_to_numpy(layer.bias) if layer.use_bias else 0.0
-        kernel, bias, before, after = ridge_refit(x, patches @ kernel + bias, kernel, bias, ridge)
-        self._use_head(self._with_dense(layer, [kernel, bias]))
+        pairs = [self._windows(rois[k], share, random) for k in chosen]
+        x, patches = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        kernel, bias = (keras.ops.convert_to_numpy(weight) for weight in self._exact_weights)
+        original = [keras.ops.convert_to_numpy(weight) for weight in self._dense.get_weights()]
+        y = sum(original[1:], patches @ original[0])
+        kernel, bias, before, after = ridge_refit(x, y, kernel, bias, ridge)
         logging.info("Head fitted to maps: %.3f of variance unexplained, was %.3f.", after, before)
-        return before, after
+        fitted = copy.copy(self)
+        fitted._set_weights(tf.constant(kernel), tf.constant(bias))
+        return fitted
 
     def _enlarged(self, roi):
         # Sample u of the enlarged region lies (u - (side - 1) / 2) / z pixels beyond pixel 0, which
@@ -307,38 +289,38 @@ class DenseMap:
         enlarged = axes[0] @ tf.cast(roi, tf.float32) @ axes[1].T
         return self._preprocess(tf.repeat(enlarged[None, :, :, None], 3, axis=-1))
 
-    def _use_head(self, head):
-        def classify(features, positions):
-            return tf.nn.softmax(head(self._map.windows(features, positions), training=False))
+    def _set_weights(self, kernel, bias):
+        self._exact_weights = kernel, bias
+        dtype = self._dense.compute_dtype
+        self._head_weights = tf.cast(kernel, dtype), tf.cast(bias, dtype)
 
-        self._classify = tf.function(classify, reduce_retracing=True)
+    def _head(self, features, positions, kernel, bias):
+        x = self._read(self._map.windows(features, positions), training=False)
+        x = self._dense.activation(tf.matmul(tf.cast(x, kernel.dtype), kernel) + bias)
+        logits = x if self._rest is None else self._rest(x, training=False)
+        return tf.nn.softmax(tf.cast(logits, tf.float32))
 
-    def _windows(self, roi, number, random, read_map, read_patches):
-        """What the first dense layer reads at random positions: from the map, from patches."""
-        positions = np.stack([random.integers(0, count, number) for count in self.grid(roi)], 1)
+    def _windows(self, roi, number, random):
+        """What the first dense layer reads at ``number`` positions: from the map, from patches."""
+        features, grid = self.features(roi), np.prod(self.grid(roi))
+        candidates = random.choice(grid, min(grid, 4 * number), replace=False)
+        candidates = np.stack(np.unravel_index(candidates, self.grid(roi)), 1)
+        weights = 1.1 - self.probabilities(features, candidates)[:, 0].astype(np.float64)
+        number = min(number, len(candidates))
+        positions = random.choice(candidates, number, replace=False, p=weights / weights.sum())
         image = self._enlarged(roi)[0].numpy()
         cut = np.lib.stride_tricks.sliding_window_view(image, (self.side, self.side), (0, 1))
         patches = np.moveaxis(cut[tuple(positions.T * self.stride)], 1, -1)
-        windows = self._map.windows(self.features(roi), positions)
-        return read_map.predict_on_batch(windows), read_patches.predict_on_batch(patches)
-
-    def _with_dense(self, layer, weights):
-        """The head with a dense layer of other weights in place of ``layer``."""
-        other = keras.layers.Dense.from_config(layer.get_config() | {"use_bias": True})
-        other.build(layer.input.shape)
-        other.set_weights(weights)
-        x = keras.Input(batch_shape=self._map.output.shape)
-        y = other(keras.Model(self._map.output, layer.input)(x))
-        if layer.output is not self._model.outputs[0]:
-            y = keras.Model(layer.output, self._model.outputs[0])(y)
-        return keras.Model(x, y)
+        windows = self._map.windows(features, positions)
+        pair = self._read.predict_on_batch(windows), self._body.predict_on_batch(patches)
+        return [part.astype(np.float32) for part in pair]
 
 
 def ridge_refit(x, y, kernel, bias, ridge: float):
-    """Weights near ``kernel`` with which ``x @ kernel + bias`` comes closest to ``y``.
+    """Ridge regression towards given weights, for many more inputs than rows.
 
-    Minimises the squared error plus lambda |change of the kernel|^2, with lambda ``ridge`` times
-    the mean squared length of the centred rows of ``x``; the bias is free.
+    Minimises the squared error of ``x @ kernel + bias`` plus lambda |change of the kernel|^2, with
+    lambda ``ridge`` times the mean squared length of the centred rows of ``x``; the bias is free.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from medxfer.dense import network_input
+from medxfer.data import patch_transform, resize_to
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 DESCRIPTION = pathlib.PurePath("assets.extra", "medxfer.json")
@@ -141,7 +141,8 @@ def verify(
         If it exceeds ``tolerance``, or the class names are not those described beside the graph.
     """
     signatures = tf.saved_model.load(str(path)).signatures
-    logits = _float32_twin(model)(network_input(images, model_module), training=False)
+    inputs = patch_transform(model_module)(images)
+    logits = _float32_twin(model)(inputs, training=False)
     expected = tf.nn.softmax(logits).numpy()
     classes = json.loads((path / DESCRIPTION).read_text())["classes"]
     encoded = tf.stack([tf.io.encode_png(image) for image in images])
@@ -176,16 +177,18 @@ def _float32_twin(model: keras.Model) -> keras.Model:
 
 
 def _write(model, model_module, classes, path):
+    transform = patch_transform(model_module)
+
     def probabilities(images):
         images = tf.tile(images, [1, 1, 1, 3 // tf.shape(images)[-1]])
         images = tf.ensure_shape(images, (None, None, None, 3))
-        return tf.nn.softmax(model(network_input(images, model_module), training=False))
+        return tf.nn.softmax(model(transform(images), training=False))
 
     def read(content):
         # Each image is resized as it is decoded, since those of a batch may differ in size.
         image = tf.io.decode_image(content, channels=3, expand_animations=False)
-        side = model_module.INPUT_SIDE
-        return tf.image.resize(tf.cast(image, tf.float32), (side, side))
+        image = tf.ensure_shape(image, (None, None, 3))
+        return resize_to(model_module.INPUT_SIDE)(image)
 
     def decoded(contents):
         return tf.map_fn(read, contents, fn_output_signature=tf.float32)

@@ -10,7 +10,7 @@ from keras import layers
 from medxfer import dense
 from medxfer.atrous import AtrousMap, UnsupportedNetworkError
 from medxfer.coarse_to_fine import coarse_to_fine
-from medxfer.dense import DenseMap, patchwise
+from medxfer.dense import DenseMap, PatchMap
 from medxfer.models import _layers, alexnet, alexnet_caffe
 
 SIDE = 41
@@ -66,9 +66,7 @@ def test_without_padding_every_position_equals_its_patch(unpadded, stride):
     positions = np.indices((rows, columns)).reshape(2, -1).T
     inside = (positions * stride < (14, 25)).all(1)
     found = maps.probabilities(maps.features(roi), positions)[inside]
-    expected = patchwise(
-        unpadded, network_module(), roi, patch=SIDE, pixels=positions[inside] * stride
-    )
+    expected = PatchMap(unpadded, network_module(), patch=SIDE).at(roi, positions[inside] * stride)
     assert expected.std(0).min() > 0.01
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -87,7 +85,7 @@ def test_enlarged_region_is_aligned_with_the_patches():
     read.set_weights([kernel])
     maps = DenseMap(model, network_module(side), patch=patch, stride=5, margin=8)
     roi = region(7, 12, 8)
-    expected = patchwise(model, network_module(side), roi, patch=patch, margin=8)
+    expected = PatchMap(model, network_module(side), patch=patch, margin=8)(roi)
     assert expected.shape == (7, 12, 3)
     np.testing.assert_allclose(maps(roi), expected, atol=1e-5)
 
@@ -97,10 +95,8 @@ def test_alexnet_on_one_pixel_is_the_patch(module):
     # With a single position the border of the region is the border of the patch: padding agrees.
     model = module.build(3, init="msra", seed=1)
     roi = region(1, 1, dense.default_margin(227), seed=1)
-    maps = DenseMap(model, module, patch=227)
-    np.testing.assert_allclose(
-        maps(roi), patchwise(model, module, roi, patch=227), rtol=1e-3, atol=1e-6
-    )
+    found, expected = (kind(model, module, patch=227)(roi) for kind in (DenseMap, PatchMap))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_alexnet_units_beyond_the_reach_of_padding_equal_those_of_the_patch():
@@ -131,13 +127,15 @@ def test_padding_differs_and_calibration_lessens_it(padded):
     rois = [region(9, 12, dense.default_margin(SIDE), seed) for seed in range(4)]
     maps = DenseMap(padded, module, patch=SIDE, stride=1)
     weights = [w.copy() for w in padded.get_weights()]
-    expected = patchwise(padded, module, rois[0], patch=SIDE)
+    expected = PatchMap(padded, module, patch=SIDE)(rois[0])
     raw = np.abs(maps(rois[0]) - expected).mean()
-    before, after = maps.calibrate(rois[1:], 300)
-    fitted = np.abs(maps(rois[0]) - expected).mean()
+    fitted = [np.abs(maps.calibrated(r, 200)(rois[0]) - expected).mean() for r in (rois[1:], rois)]
+    twice = maps.calibrated(rois[1:], 200).calibrated(rois[:1], 100)
     assert raw > 0.01
-    assert after < before / 2
-    assert fitted < 0.8 * raw
+    assert fitted[0] < 0.8 * raw
+    assert fitted[1] < 0.8 * fitted[0]
+    assert np.abs(twice(rois[0]) - expected).mean() < 0.8 * fitted[0]
+    assert np.abs(maps(rois[0]) - expected).mean() == raw
     for old, new in zip(weights, padded.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -145,11 +143,7 @@ def test_padding_differs_and_calibration_lessens_it(padded):
 def test_calibration_leaves_a_network_without_padding_as_it_is(unpadded):
     maps = DenseMap(unpadded, network_module(), patch=SIDE, stride=2)
     roi = region(8, 9, maps.margin)
-    expected = maps(roi)
-    before, after = maps.calibrate([roi], 32)
-    assert before < 1e-8
-    assert after < 1e-8
-    np.testing.assert_allclose(maps(roi), expected, atol=1e-4)
+    np.testing.assert_allclose(maps.calibrated([roi], 32)(roi), maps(roi), atol=1e-4)
 
 
 def test_ridge_refit_is_the_least_squares_solution_of_the_augmented_system():
@@ -190,8 +184,7 @@ def test_bfloat16_follows_the_precision_of_the_model():
     np.testing.assert_allclose(
         found, DenseMap(reference, network_module(), patch=SIDE, stride=2)(roi), atol=0.05
     )
-    before, after = maps.calibrate([roi], 48)
-    assert after < before
+    assert maps.calibrated([roi], 12)(roi).shape == found.shape
 
 
 class RidgeMap:
@@ -248,25 +241,17 @@ def test_coarse_to_fine_is_the_dense_map_where_it_evaluates(padded):
     np.testing.assert_allclose(found, maps(roi), atol=1e-5)
 
 
-def test_confidence_maps_by_every_method(padded):
+def test_a_mapper_for_every_method(padded):
     module = network_module()
     rois = [region(5, 6, dense.default_margin(SIDE), seed) for seed in range(2)]
-    found = {
-        method: list(
-            dense.confidence_maps(
-                padded, module, rois, patch=SIDE, method=method, calibration=40, progress=False
-            )
-        )
-        for method in dense.METHODS
-    }
-    for maps in found.values():
-        assert [m.shape for m in maps] == [(5, 6, 3)] * 2
-        np.testing.assert_allclose(maps[0].sum(-1), 1, atol=1e-4)
-    np.testing.assert_array_equal(
-        found["patchwise"][1], patchwise(padded, module, rois[1], patch=SIDE)
-    )
+    expected = PatchMap(padded, module, patch=SIDE)(rois[1])
+    for method in dense.METHODS:
+        found = dense.mapper(padded, module, patch=SIDE, method=method, rois=rois)(rois[1])
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found.sum(-1), 1, atol=1e-4)
+        np.testing.assert_allclose(found, expected, atol=1e-5 if method == "patchwise" else 0.2)
     with pytest.raises(ValueError, match="one of coarse_to_fine, dense, patchwise"):
-        next(dense.confidence_maps(padded, module, rois, patch=SIDE, method="fast"))
+        dense.mapper(padded, module, patch=SIDE, method="fast")
 
 
 def branching():
@@ -282,9 +267,9 @@ def test_a_network_with_branches_is_run_patch_by_patch(caplog):
     with pytest.raises(UnsupportedNetworkError, match="no chain: .* join"):
         DenseMap(model, module, patch=9)
     with caplog.at_level("WARNING", logger="absl"):
-        (found,) = dense.confidence_maps(model, module, [roi], patch=9)
+        found = dense.mapper(model, module, patch=9)(roi)
     assert "classified by itself" in caplog.text
-    np.testing.assert_array_equal(found, patchwise(model, module, roi, patch=9))
+    np.testing.assert_array_equal(found, PatchMap(model, module, patch=9)(roi))
 
 
 @pytest.mark.parametrize(
@@ -308,6 +293,6 @@ def test_wrong_patches_and_margins_are_refused(padded):
     with pytest.raises(ValueError, match="margin of 22"):
         DenseMap(padded, network_module(), patch=SIDE, margin=21)
     with pytest.raises(ValueError, match="margin of 20"):
-        patchwise(padded, network_module(), np.zeros((60, 60)), patch=SIDE, margin=19)
+        PatchMap(padded, network_module(), patch=SIDE, margin=19)
     with pytest.raises(ValueError, match="needs a region"):
-        DenseMap(padded, network_module(), patch=SIDE).calibrate([])
+        DenseMap(padded, network_module(), patch=SIDE).calibrated([])
