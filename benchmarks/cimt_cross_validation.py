@@ -21,6 +21,13 @@ flags.DEFINE_string("input", None, "Raw studies.", required=True)
 flags.DEFINE_string("output", None, "Folder for records and runs.", required=True)
 flags.DEFINE_list("tunes", ["scratch", "fc6", "conv5", "conv1"], "Depths to compare.")
 flags.DEFINE_integer("folds", 5, "Number of folds.")
+flags.DEFINE_enum(
+    "scratch_init",
+    "msra",
+    ["gaussian", "xavier", "msra"],
+    "Random start of the scratch runs. Caffe's gaussian is made for pixels 0 to 255 and leaves "
+    "torchvision's AlexNet, whose input has unit variance, almost without signal.",
+)
 flags.DEFINE_list("prep", [], "Further flags of data_prep.cimt, without dashes: patch=29,band=2.")
 
 MEASURES = {
@@ -65,6 +72,7 @@ def main(arguments: list[str]) -> None:
                 "--app=cimt",
                 "--noexport",
                 f"--tune={tune}",
+                *([f"--init={FLAGS.scratch_init}"] if tune == "scratch" else []),
                 f"--data={data}",
                 f"--run={run}",
                 *arguments[1:],
