@@ -8,6 +8,8 @@ from data_prep.errors import UserError
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 CACHES = ("auto", "memory", "disk", "none")
+INITS = ("gaussian", "xavier", "msra")
+DISTRIBUTIONS = ("auto", "one", "mirrored", "multi_worker")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Config:
     tune: str = "fc6"
     model: str = "alexnet"
     weights: str = "imagenet"
-    init: str = "gaussian"  # of layers without pre-trained weights: gaussian, xavier, msra
+    init: str = "gaussian"  # of layers without pre-trained weights
     data: str = ""  # folder of records; empty: the app's phantom
     seed: int = 0
     fraction: float = 1.0  # share of the training subjects
@@ -37,7 +39,7 @@ class Config:
     weight_decay: float = 5e-4  # Caffe's; on kernels only, coupled
     dropout: float = 0.5
     precision: str = "auto"
-    distribute: str = "auto"  # auto, one, mirrored, multi_worker
+    distribute: str = "auto"
     cache: str = "auto"  # of what frozen layers compute: auto, memory, disk, none
     cache_dtype: str = "float32"  # or float16
     cache_gib: float = 8.0  # at most so much memory (memory) or disk (disk)
@@ -59,6 +61,9 @@ class Config:
         need(0 < self.gamma <= 1, "gamma", "above 0 and at most 1")
         need(self.weight_decay >= 0, "weight_decay", "at least 0")
         need(0 <= self.dropout < 1, "dropout", "at least 0 and below 1")
+        need(self.init in INITS, "init", f"one of {', '.join(INITS)}")
+        known = ", ".join(DISTRIBUTIONS)
+        need(self.distribute in DISTRIBUTIONS, "distribute", f"one of {known}")
         need(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}")
         need(self.cache in CACHES, "cache", f"one of {', '.join(CACHES)}")
         need(self.cache_dtype in ("float32", "float16"), "cache_dtype", "float32 or float16")

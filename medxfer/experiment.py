@@ -1,6 +1,7 @@
 """One run from records to its closing summary: train, evaluate, draw, report, export."""
 
 import dataclasses
+import functools
 import itertools
 import pathlib
 import time
@@ -63,7 +64,13 @@ def build(config: Config, classes: int, source: str | None = None) -> Built:
         wanted = "none" if config.tune == "scratch" else config.weights
         filled = weights.load(model, config.model, wanted)
     else:
-        model.load_weights(source)
+        try:
+            model.load_weights(source)
+        except (OSError, ValueError, KeyError) as error:  # what h5py and Keras raise
+            raise UserError(
+                f"{source} does not hold the weights of --model={config.model} with {classes} "
+                "classes: it is damaged or of another run."
+            ) from error
     return Built(model, network, _groups.layer_groups(model, network.LAYER_GROUPS), filled)
 
 
@@ -71,8 +78,11 @@ def train(config: Config, run: RunFolder, export_model: bool = True) -> dict:
     """Train, then do all that follows; returns the run card."""
     started = time.monotonic()
     app = app_of(config)
+    run.check(config)
+    network = plugins.load("medxfer.models", config.model)
+    # Before the download of weights, which a wrong name would waste.
+    tuning.stages_for(config.tune, list(network.LAYER_GROUPS), config)
     folder = open_data(config)
-    run.begin(config)
     start(config)
     strategy = distribution.strategy(config.distribute)
     with strategy.scope():
@@ -98,6 +108,7 @@ def train(config: Config, run: RunFolder, export_model: bool = True) -> dict:
         validation_part.num_examples,
         len(set(validation_part.subjects)),
     )
+    run.begin(config)  # not before data and weights are known to be good
     history = training.fit(
         built.model,
         built.groups,
@@ -115,11 +126,9 @@ def train(config: Config, run: RunFolder, export_model: bool = True) -> dict:
         "app": config.app,
         "config": dataclasses.asdict(config),
         "data": {
-            "fingerprint": folder.fingerprint,
-            "app_settings": folder.settings,
-            "examples": {split: folder.count(split) for split in folder.splits},
-            "subjects": {split: len(folder.subjects(split)) for split in folder.splits},
+            **_described(folder),
             "training_subjects_used": len(set(train_part.subjects)),
+            "seen_subjects": sorted({*train_part.subjects, *validation_part.subjects}),
         },
         "weights": {
             "source": built.weights.source,
@@ -139,13 +148,26 @@ def train(config: Config, run: RunFolder, export_model: bool = True) -> dict:
     return finish(run, card, built, folder, export_model)
 
 
+def _described(folder: data.DatasetFolder) -> dict:
+    """A dataset folder as the run card has it."""
+    return {
+        "fingerprint": folder.fingerprint,
+        "app_settings": folder.settings,
+        "examples": {split: folder.count(split) for split in folder.splits},
+        "subjects": {split: len(folder.subjects(split)) for split in folder.splits},
+    }
+
+
 def mapper(built: Built, settings: Mapping):
     """How the network maps a region: uint8 (H + 2 margin, W + 2 margin) -> (H, W, classes)."""
     from medxfer import dense
 
-    return dense.DenseMap(
-        built.model, built.network, patch=settings["patch"], margin=settings["margin"]
-    )
+    options = {"patch": settings["patch"], "margin": settings["margin"]}
+    try:
+        return dense.DenseMap(built.model, built.network, **options)
+    except dense.UnsupportedNetworkError as error:
+        logging.warning("%s Every patch is classified by itself, which is slow.", error)
+        return functools.partial(dense.patchwise, built.model, built.network, **options)
 
 
 def finish(
@@ -198,12 +220,49 @@ def trained(run: RunFolder, classes: int, float32: bool = False) -> Built:
     return build(config, classes, source=str(run.weights))
 
 
-def evaluate(run: RunFolder, data_folder: str = "") -> dict:
-    """Score a trained run again; on other records with ``data_folder``."""
+def evaluate(run: RunFolder, data_folder: str = "") -> tuple[RunFolder, dict]:
+    """Score a trained run again; on other records with ``data_folder``.
+
+    Results on other records go to ``evaluations/`` in the run, whose own numbers stay.
+
+    Returns
+    -------
+    run, card : RunFolder, dict
+        Where the results are, and its run card.
+
+    Raises
+    ------
+    UserError
+        If the run is not finished, or the records cannot show how good it is: patches of another
+        size, or test subjects from whom it has learnt.
+    """
     config = Config.load(run.path / "config.json")
     card = run.card
-    folder = open_data(dataclasses.replace(config, data=data_folder or config.data))
-    return finish(run, card, trained(run, len(folder.classes)), folder)
+    config = dataclasses.replace(config, data=data_folder or config.data)
+    folder = open_data(config)
+    built = trained(run, len(folder.classes))
+    learnt = card["data"]
+    if folder.fingerprint != learnt["fingerprint"]:
+        patch = learnt["app_settings"]["patch"]
+        if folder.settings["patch"] != patch:
+            raise UserError(
+                f"{folder.path} holds patches of {folder.settings['patch']} pixels, but this run "
+                f"learnt from patches of {patch}: prepare the data with --patch={patch}."
+            )
+        if seen := set(folder.subjects("test")).intersection(learnt["seen_subjects"]):
+            raise UserError(
+                f"{len(seen)} test subjects of {folder.path} were among those this run learnt "
+                f"from ({', '.join(sorted(seen)[:3])}): its errors on them say nothing."
+            )
+        run = RunFolder(run.path / "evaluations" / folder.fingerprint[:12])
+        run.path.mkdir(parents=True, exist_ok=True)
+        config.save(run.path / "config.json")
+        card = {
+            **{key: value for key, value in card.items() if key != "export"},
+            "config": dataclasses.asdict(config),
+            "data": {**learnt, **_described(folder), "learnt_from": learnt["fingerprint"]},
+        }
+    return run, finish(run, card, built, folder, export_model=False)
 
 
 def export(

@@ -11,7 +11,7 @@ from absl import flags, logging
 from data_prep import command, quiet
 from data_prep.errors import UserError
 from medxfer import plugins, runs
-from medxfer.config import CACHES, PRECISIONS, Config
+from medxfer.config import CACHES, DISTRIBUTIONS, INITS, PRECISIONS, Config
 
 MODES = ("train", "evaluate", "export", "predict", "check")
 
@@ -39,7 +39,7 @@ flags.DEFINE_string(
 flags.DEFINE_enum(
     "init",
     _DEFAULTS.init,
-    ["gaussian", "xavier", "msra"],
+    INITS,
     "Random start of layers without pre-trained weights; gaussian as in the paper.",
 )
 flags.DEFINE_string(
@@ -102,7 +102,7 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "distribute",
     _DEFAULTS.distribute,
-    ["auto", "one", "mirrored", "multi_worker"],
+    DISTRIBUTIONS,
     "auto: several workers if TF_CONFIG names them, several GPUs if there are, else one device.",
 )
 flags.DEFINE_enum(
@@ -185,7 +185,7 @@ def _evaluate(run: runs.RunFolder) -> None:
     quiet.import_tensorflow()
     from medxfer import experiment
 
-    _summary(run, experiment.evaluate(run, FLAGS.data))
+    _summary(*experiment.evaluate(run, FLAGS.data))
 
 
 def _export(run: runs.RunFolder) -> None:

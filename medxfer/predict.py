@@ -1,13 +1,14 @@
 """Raw images in, results out: for people who have a trained run and no annotation."""
 
+import hashlib
 import json
+import math
 import pathlib
 import tempfile
 
 from absl import logging
 from tqdm import tqdm
 
-from data_prep import splits
 from data_prep.errors import UserError
 from medxfer import experiment
 from medxfer.config import Config
@@ -32,13 +33,15 @@ def predict(
     ------
     UserError
         If the input is absent or holds no image, no image can be used, the region is not four
-        numbers, or ``output`` is not empty.
+        numbers, the pixel size is not above 0, or ``output`` is not empty.
     """
     if not source.exists():
         raise UserError(f"--input={source} does not exist.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output={output} is not empty: predictions go to a new folder.")
     region = _region(roi)
+    if mm_per_pixel is not None and not 0 < mm_per_pixel < math.inf:
+        raise UserError(f"--mm_per_pixel must be above 0. Received: {mm_per_pixel}.")
     config = Config.load(run.path / "config.json")
     app = experiment.app_of(config)
     settings = run.card["data"]["app_settings"]
@@ -49,12 +52,13 @@ def predict(
         raise UserError(f"--input={source} holds no image that can be read.")
 
     results, left_out = [], []
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as partial:
+    output = output.absolute()
+    place = next(folder for folder in output.parents if folder.is_dir())
+    with tempfile.TemporaryDirectory(dir=place, prefix=f".{output.name}-") as partial:
         for number, path in enumerate(tqdm(paths, unit="image", disable=len(paths) < 2)):
-            name = path.stem if keep_names else splits.pseudonym(str(path.resolve()), b"")
-            name = f"{number:04d}-{name}" if len(paths) > 1 else name
             try:
+                name = path.stem if keep_names else _pseudonym(path)
+                name = f"{number:04d}-{name}" if len(paths) > 1 else name
                 found = app.predict(
                     path, scorer, settings, name, pathlib.Path(partial), mm_per_pixel, region
                 )
@@ -77,6 +81,7 @@ def predict(
             indent=2,
         )
         (pathlib.Path(partial) / "predictions.json").write_text(text + "\n")
+        output.parent.mkdir(parents=True, exist_ok=True)
         if output.exists():
             output.rmdir()
         pathlib.Path(partial).chmod(0o755)
@@ -84,6 +89,15 @@ def predict(
         pathlib.Path(partial).mkdir()  # for the clean-up of the temporary folder
     print(f"{len(results)} images predicted, {len(left_out)} left out. Results: {output}")
     return results
+
+
+def _pseudonym(path: pathlib.Path) -> str:
+    """Name made from the content: from a file's name anybody who guesses it could compute it."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    except OSError as error:
+        raise UserError(f"the file cannot be read ({error.strerror})") from error
 
 
 def _region(roi: list[str] | None) -> tuple[int, int, int, int] | None:

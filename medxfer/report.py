@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import html as escape
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -67,8 +68,10 @@ def log_figures(run: RunFolder, drawn: Sequence[Drawing]) -> None:
     writer.close()
 
 
-def number(value: float, unit: str) -> str:
-    """A value with as many digits as its unit deserves."""
+def number(value: float | None, unit: str) -> str:
+    """A value with as many digits as its unit deserves; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
     return f"{value:.1f}" if unit == "um" else f"{value:.3f}"
 
 
@@ -216,8 +219,10 @@ def _comparison_rows(card: Mapping) -> list[tuple[str, ...]]:
     return rows
 
 
-def p_value(p: float) -> str:
-    """A p-value as it is printed."""
+def p_value(p: float | None) -> str:
+    """A p-value as it is printed; a dash where there is none."""
+    if p is None or math.isnan(p):
+        return "–"
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 

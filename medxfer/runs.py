@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import platform
@@ -66,8 +67,8 @@ class RunFolder:
                 "first, or give the folder of another run with --run."
             ) from error
 
-    def begin(self, config: Config) -> None:
-        """Make the folder, or go on in the folder of an interrupted run of the same settings.
+    def check(self, config: Config) -> None:
+        """Make sure that a run of these settings can begin or go on here; writes nothing.
 
         Raises
         ------
@@ -87,17 +88,33 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({'; '.join(changed)}). Give "
                     "this run another name with --run."
                 )
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and not (self.path.is_dir() and self._is_blank()):
             raise UserError(
                 f"{self.path} is not empty and is no run folder. Give another name with --run."
             )
-        else:
+
+    def begin(self, config: Config) -> None:
+        """Make the folder, or go on in the folder of an interrupted run of the same settings.
+
+        Raises
+        ------
+        UserError
+            As in :meth:`check`.
+        """
+        self.check(config)
+        place = self.path / "config.json"
+        if not place.exists():
             self.path.mkdir(parents=True, exist_ok=True)
             config.save(place)
 
+    def _is_blank(self) -> bool:
+        """Whether nothing is there but what an interruption of :meth:`begin` may leave."""
+        return all(found.name == "config.partial" for found in self.path.iterdir())
+
     def write_json(self, name: str, content: Mapping) -> pathlib.Path:
-        """Write a JSON file, whole or not at all."""
-        return self.write_text(name, json.dumps(content, indent=2, sort_keys=True) + "\n")
+        """Write a JSON file, whole or not at all; numbers that are not finite become null."""
+        text = json.dumps(_finite(content), indent=2, sort_keys=True, allow_nan=False)
+        return self.write_text(name, text + "\n")
 
     def write_text(self, name: str, text: str) -> pathlib.Path:
         """Write a text file, whole or not at all."""
@@ -134,6 +151,15 @@ def open_run(name: str) -> RunFolder:
             "named in its closing summary, for instance --run=runs/NAME."
         )
     return RunFolder(path)
+
+
+def _finite(content: object) -> object:
+    """A copy with None in place of NaN and infinities, which JSON does not have."""
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def versions() -> dict[str, str]:

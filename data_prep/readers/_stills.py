@@ -1,6 +1,7 @@
 """Images without annotation, for prediction: pixels and, where the file says it, calibration."""
 
 import dataclasses
+import math
 import pathlib
 
 import numpy as np
@@ -53,8 +54,11 @@ def read(path: pathlib.Path) -> Still:
     """
     if not path.is_file():
         raise Unusable("the image file is missing")
-    with path.open("rb") as file:
-        is_dicom = file.read(132)[128:] == b"DICM"
+    try:
+        with path.open("rb") as file:
+            is_dicom = file.read(132)[128:] == b"DICM"
+    except OSError as error:
+        raise Unusable("the image file is unreadable") from error
     if is_dicom:
         return _dicom(path)
     image, notes = _images.load_grey(path)
@@ -78,9 +82,13 @@ def _beside(path: pathlib.Path) -> float | None:
     try:
         if scale.is_file():
             content = scipy.io.loadmat(scale, appendmat=False, variable_names=["scale"])
-            return float(content["scale"].item())
-        if factor.is_file():
-            return float(factor.read_text().strip().replace(",", "."))
+            found = float(content["scale"].item())
+        elif factor.is_file():
+            found = float(factor.read_text().strip().replace(",", "."))
+        else:
+            return None
     except Exception as error:  # the MATLAB reader raises many kinds
         raise Unusable("the calibration file beside the image is unreadable") from error
-    return None
+    if not 0 < found < math.inf:
+        raise Unusable("the calibration file beside the image holds no size of a pixel")
+    return found

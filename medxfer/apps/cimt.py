@@ -349,6 +349,8 @@ def predict(
     for x, y, w, h in regions:
         if x + w > width or y + h > height:
             raise UserError(f"--roi reaches beyond the image of {width} x {height} pixels")
+        if h * mm_per_pixel <= DEFAULT_DECODING.min_mm + mm_per_pixel:
+            raise UserError(f"no wall fits into {h} rows of {mm_per_pixel:g} mm each")
         window = patches.window(still.image, x - margin, y - margin, w + 2 * margin, h + 2 * margin)
         found = scorer(window, margin, mm_per_pixel).boundaries
         for column, (li, ma) in enumerate(zip(found.li, found.ma, strict=True)):
@@ -413,7 +415,7 @@ def _wall_regions(
 
 
 def _overlay(image: NDArray[np.uint8], lines: NDArray[np.float64], path: pathlib.Path) -> None:
-    """Draw both lines on the part of the image that holds them, twice enlarged."""
+    """Draw both lines on the part of the image that holds them, three times enlarged."""
     from matplotlib import pyplot
 
     x, li, ma = lines[:, 0], lines[:, 1], lines[:, 2]

@@ -1,0 +1,153 @@
+import csv
+import hashlib
+import json
+import pathlib
+import platform
+import re
+
+import numpy as np
+import pytest
+
+from data_prep.errors import UserError
+from medxfer import runs
+from medxfer.config import Config
+
+CONFIG = Config(app="cimt", data="records")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"MEDXFER_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
+        ({"XDG_CACHE_HOME": "/b"}, "/b/medxfer"),
+        ({"HOME": "/home/me"}, "/home/me/.cache/medxfer"),
+    ],
+)
+def test_cache_folder(monkeypatch, environment, expected):
+    for name in ("MEDXFER_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert runs.cache_folder() == pathlib.Path(expected)
+
+
+def test_a_default_name_is_legible_and_depends_on_every_setting():
+    name = runs.default_name(CONFIG)
+    assert re.fullmatch(r"cimt-alexnet-fc6-[0-9a-f]{8}", name)
+    assert name == runs.default_name(Config(app="cimt", data="records"))
+    others = [Config(app="cimt"), Config(app="cimt", data="records", gamma=0.9)]
+    assert len({name, *map(runs.default_name, others)}) == 3
+
+
+def test_a_run_begins_goes_on_and_is_finished_by_its_card(tmp_path):
+    run = runs.RunFolder(tmp_path / "deep" / "run")
+    run.begin(CONFIG)
+    assert names(run.path) == ["config.json"]
+    assert Config.load(run.path / "config.json") == CONFIG
+    (run.path / "checkpoints").mkdir()
+    run.begin(CONFIG)
+    assert not run.finished
+    with pytest.raises(UserError, match="not a finished run"):
+        _ = run.card
+    run.write_json("run_card.json", {"app": "cimt"})
+    assert run.finished
+    assert run.card == {"app": "cimt"}
+    run.begin(CONFIG)
+
+
+def test_other_settings_are_refused_by_name_and_nothing_changes(tmp_path):
+    run = runs.RunFolder(tmp_path)
+    run.begin(CONFIG)
+    before = (tmp_path / "config.json").read_bytes()
+    other = Config(app="cimt", data="records", epochs=7, seed=3)
+    for refuse in (run.check, run.begin):
+        with pytest.raises(UserError, match="other settings") as caught:
+            refuse(other)
+        changed = re.search(r"\((.*)\)", str(caught.value)).group(1)
+        assert sorted(changed.split("; ")) == ["epochs was 30", "seed was 0"]
+    assert (tmp_path / "config.json").read_bytes() == before
+    assert names(tmp_path) == ["config.json"]
+
+
+@pytest.mark.parametrize("content", ["folder", "file"])
+def test_what_is_no_run_folder_is_left_alone(tmp_path, content):
+    path = tmp_path / "thesis"
+    if content == "folder":
+        path.mkdir()
+        (path / "chapter1.tex").write_text("precious")
+    else:
+        path.write_text("precious")
+    for refuse in (runs.RunFolder(path).check, runs.RunFolder(path).begin):
+        with pytest.raises(UserError, match="not empty and is no run folder"):
+            refuse(CONFIG)
+    assert names(tmp_path) == ["thesis"]
+    assert (path if path.is_file() else path / "chapter1.tex").read_text() == "precious"
+
+
+def test_check_writes_nothing(tmp_path):
+    runs.RunFolder(tmp_path / "new").check(CONFIG)
+    assert names(tmp_path) == []
+
+
+def test_an_interrupted_beginning_is_no_obstacle(tmp_path):
+    (tmp_path / "config.partial").write_text('{"app": ')
+    runs.RunFolder(tmp_path).begin(CONFIG)
+    assert names(tmp_path) == ["config.json"]
+
+
+def test_a_damaged_card_is_the_users_error(tmp_path):
+    (tmp_path / "run_card.json").write_text('{"app": ')
+    with pytest.raises(UserError, match="no readable run_card.json"):
+        _ = runs.RunFolder(tmp_path).card
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path):
+    run = runs.RunFolder(tmp_path)
+    run.write_text("report.html", "µm äöü")
+    assert (tmp_path / "report.html").read_bytes() == "µm äöü".encode()
+    with pytest.raises(TypeError):
+        run.write_json("card.json", {"weights": object()})
+    with pytest.raises(ValueError, match="fieldnames"):
+        run.write_table("table.csv", [{"a": 1}, {"a": 2, "b": 3}])
+    assert not (tmp_path / "card.json").exists()
+    assert not (tmp_path / "table.csv").exists()
+
+
+def test_json_is_standard_and_keeps_every_digit(tmp_path):
+    content = {"b": 0.1 + 0.2, "a": [1, None, "µ"], "missing": {"p": float("nan")}}
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    path = runs.RunFolder(tmp_path).write_json("metrics.json", content)
+    found = json.loads(path.read_text(), parse_constant=refuse)
+    assert found == {"b": 0.1 + 0.2, "a": [1, None, "µ"], "missing": {"p": None}}
+
+
+def test_a_table_is_read_back(tmp_path):
+    rows = [{"unit": "a,b", "error": 1.5}, {"unit": 'quote " and\nline', "error": float("nan")}]
+    path = runs.RunFolder(tmp_path).write_table("predictions.csv", rows)
+    with path.open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    assert [row["unit"] for row in found] == [row["unit"] for row in rows]
+    assert float(found[0]["error"]) == 1.5 and np.isnan(float(found[1]["error"]))
+    assert names(tmp_path) == ["predictions.csv"]
+
+
+def test_open_run_needs_a_configuration(tmp_path):
+    with pytest.raises(UserError, match="is no run folder"):
+        runs.open_run(str(tmp_path))
+    runs.RunFolder(tmp_path).begin(CONFIG)
+    assert runs.open_run(str(tmp_path)).path == tmp_path
+
+
+def test_versions_and_digest(tmp_path):
+    found = runs.versions()
+    assert found["python"] == platform.python_version()
+    assert found["numpy"] == np.__version__
+    (tmp_path / "file").write_bytes(b"abc")
+    assert runs.sha256(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()
