@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from data_prep import patches
 from data_prep.errors import UserError
@@ -38,11 +39,16 @@ class Decoding:
         Limits of the thickness under the joint rule.
     max_step : int
         Rows that an interface may move from one column to the next under the joint rule.
+    smooth : (rows, columns)
+        Standard deviation in pixels of the Gaussian that the maps are smoothed by: within the band
+        of rows that counts as one interface a sure network answers 1 everywhere, and the middle of
+        the band is what is wanted.
     a, b, kappa, sigma : float
         Snakes: stretching, bending, weight and smoothing of the map.
     """
 
     rule: str = "joint"
+    smooth: tuple[float, float] = (1.5, 2.0)
     min_mm: float = 0.2
     max_mm: float = 2.0
     max_step: int = 2
@@ -126,7 +132,10 @@ def monitor(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> fl
 
 def decode(maps: NDArray[np.float32], mm_per_pixel: float, decoding: Decoding) -> Boundaries:
     """Lines of the two interfaces from maps (H, W, classes)."""
-    li, ma = maps[..., 1].astype(np.float64), maps[..., 2].astype(np.float64)
+    li, ma = (
+        ndimage.gaussian_filter(maps[..., k].astype(np.float64), decoding.smooth, mode="nearest")
+        for k in (1, 2)
+    )
     if decoding.rule == "arg_max":
         start = Boundaries(boundary.arg_max_rows(li), boundary.arg_max_rows(ma))
     else:
