@@ -55,7 +55,7 @@ def predict(
     output = output.absolute()
     place = next(folder for folder in output.parents if folder.is_dir())
     with tempfile.TemporaryDirectory(dir=place, prefix=f".{output.name}-") as partial:
-        for number, path in enumerate(tqdm(paths, unit="image", disable=len(paths) < 2)):
+        for number, path in enumerate(tqdm(paths, unit="image", disable=len(paths) < 2 or None)):
             try:
                 name = path.stem if keep_names else _pseudonym(path)
                 name = f"{number:04d}-{name}" if len(paths) > 1 else name

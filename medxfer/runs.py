@@ -113,7 +113,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: Mapping) -> pathlib.Path:
         """Write a JSON file, whole or not at all; numbers that are not finite become null."""
-        text = json.dumps(_finite(content), indent=2, sort_keys=True, allow_nan=False)
+        text = json.dumps(_finite(content), indent=2, allow_nan=False)
         return self.write_text(name, text + "\n")
 
     def write_text(self, name: str, text: str) -> pathlib.Path:

@@ -175,7 +175,7 @@ def score(folder, split: str, scorer: Scorer, progress: bool = False) -> list[Re
         total=folder.count(split),
         desc=f"{split}",
         unit="ROI",
-        disable=not progress,
+        disable=None if progress else True,  # None: not in a file
     ):
         image, margin = np.squeeze(unit["image"], axis=-1), int(unit["margin"])
         inner = slice(margin, -margin or None)

@@ -59,15 +59,16 @@ def test_decode_finds_a_known_pair_of_lines(rule):
 def test_decode_by_the_joint_rule_is_not_led_astray():
     pair = known_pair()
     maps = ridges(pair)
-    # A brighter echo in the lumen over a third of the columns, and the two interfaces swapped in
-    # a few columns: each column by itself would follow.
-    maps[5, 20:50, 1] = 0.97
+    # In a third of the columns a stronger echo in the lumen, further from the media than a wall is
+    # thick, and in a few columns the two interfaces swapped: each column by itself would follow.
+    other = ridges((np.full(92, 3.0), pair[1]))
+    maps[:, 20:50] = 0.4 * maps[:, 20:50] + 0.6 * other[:, 20:50]
     maps[:, 70:74, 1:] = maps[:, 70:74, :0:-1]
     joint, single = (
-        cimt.decode(maps, MM, cimt.Decoding(rule=rule)) for rule in ("joint", "arg_max")
+        cimt.decode(maps, MM, cimt.Decoding(rule=rule, max_mm=1.2)) for rule in ("joint", "arg_max")
     )
     assert np.abs(joint.li - pair[0]).max() < 2.5
-    assert np.abs(single.li - pair[0]).max() > 8
+    assert np.abs(single.li - pair[0])[25:45].min() > 8
     assert (joint.ma - joint.li > 0.2 / MM - 1).all()
 
 
