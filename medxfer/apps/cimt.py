@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from data_prep import patches
 from data_prep.errors import UserError
-from data_prep.readers import _stills
+from data_prep.readers import _carotid, _stills
 from medxfer.evaluation import boundary, intervals, roc, snakes
 from medxfer.evaluation import compare as comparison
 from medxfer.evaluation.boundary import Boundaries
@@ -351,6 +351,12 @@ def predict(
     mm_per_pixel = mm_per_pixel or still.mm_per_pixel
     if not mm_per_pixel:
         raise UserError("it does not say how large a pixel is; give --mm_per_pixel")
+    smallest, largest = _carotid.MM_PER_PIXEL
+    if not smallest <= mm_per_pixel <= largest:
+        raise UserError(
+            f"a pixel of {mm_per_pixel:g} mm is not between {smallest:g} and {largest:g} mm; give "
+            "--mm_per_pixel"
+        )
     regions = [region] if region else _wall_regions(still.image, mm_per_pixel, settings)
     margin = settings["margin"]
     height, width = still.image.shape

@@ -153,6 +153,11 @@ def test_a_pixel_size_that_is_none_is_refused(run, image, tmp_path, size):
     refused(run, image, tmp_path / "new" / "results", "--mm_per_pixel must", mm_per_pixel=size)
 
 
+@pytest.mark.parametrize("size", [1e-6, 60.0])
+def test_a_pixel_size_in_another_unit_is_refused(run, image, tmp_path, size):
+    refused(run, image, tmp_path / "new" / "results", "is not between", mm_per_pixel=size)
+
+
 @pytest.mark.parametrize("picture", ["black", "noise", "tiny"])
 def test_an_image_without_a_wall(run, image, tmp_path, picture):
     pixels = {
