@@ -33,8 +33,8 @@ def coarse_to_fine(
     dense: "DenseMap",
     roi: np.ndarray,
     *,
-    coarse: tuple[int, int] = (2, 4),
-    fine_columns: int = 2,
+    coarse: tuple[int, int] = (2, 8),
+    fine_columns: int = 4,
     keep: float = 0.3,
     reach: int = 1,
 ) -> CoarseToFine:

@@ -11,6 +11,7 @@ evaluated and the real image around them.
 """
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -38,6 +39,7 @@ def mapper(
     margin: int | None = None,
     method: str = "dense",
     rois: Sequence[np.ndarray] = (),
+    own_samples: int = 0,
 ) -> Mapper:
     """How regions are mapped.
 
@@ -51,6 +53,9 @@ def mapper(
     rois
         Regions for :meth:`DenseMap.calibrated`, for instance those of the validation subjects;
         empty: no calibration.
+    own_samples
+        Windows of each region for a calibration of its own, which costs as much as to classify so
+        many patches and brings its map closer to the one patch by patch; 0: none.
 
     Raises
     ------
@@ -66,10 +71,14 @@ def mapper(
             logging.warning("%s Every patch is classified by itself, which is slow.", error)
         else:
             maps = maps.calibrated(rois) if len(rois) else maps
-            if method == "dense":
-                return maps
-            return lambda roi: coarse_to_fine(maps, roi).probabilities
+            return functools.partial(_map, maps, method == "coarse_to_fine", own_samples)
     return PatchMap(model, model_module, patch=patch, margin=margin)
+
+
+def _map(maps: "DenseMap", coarse: bool, own_samples: int, roi: np.ndarray) -> np.ndarray:
+    if own_samples:
+        maps = maps.calibrated([roi], own_samples)
+    return coarse_to_fine(maps, roi).probabilities if coarse else maps(roi)
 
 
 def default_margin(patch: int) -> int:
@@ -78,8 +87,8 @@ def default_margin(patch: int) -> int:
 
 
 def default_stride(patch: int, side: int) -> int:
-    """Largest of 8, 4, 2, 1 enlarged pixels that is at most 1.1 pixels of the image."""
-    return next((stride for stride in (8, 4, 2) if stride * patch <= 1.1 * side), 1)
+    """Largest of 8, 4, 2, 1 enlarged pixels that is at most 1.25 pixels of the image."""
+    return next((stride for stride in (8, 4, 2) if stride * patch <= 1.25 * side), 1)
 
 
 class PatchMap:
@@ -161,7 +170,7 @@ class DenseMap:
         Context of a region on each side; ``default_margin(patch)``, the least, where None.
     stride
         Enlarged pixels between positions; where None the largest power of two, 8 at most, that
-        keeps ``spacing`` within 1.1 pixels.
+        keeps ``spacing`` within 1.25 pixels.
     chunk
         Positions given to the head at once: bounds the memory for its input.
 
