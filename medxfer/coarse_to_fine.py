@@ -38,7 +38,7 @@ def coarse_to_fine(
     keep: float = 0.3,
     reach: int = 1,
 ) -> CoarseToFine:
-    """Map one region, evaluating the head at about a third of its positions.
+    """Map one region, evaluating the head at a quarter of its positions or fewer.
 
     Class 0 is background; every other class is an interface that crosses all columns.
 

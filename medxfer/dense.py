@@ -205,7 +205,8 @@ class DenseMap:
         if not dense:
             raise UnsupportedNetworkError(f"{model.name} has no dense layer.")
         self._dense, output = dense[0], model.outputs[0]
-        self._body = keras.Model(model.inputs[0], self._dense.input)
+        body = keras.Model(model.inputs[0], self._dense.input)
+        self._read_patches = tf.function(lambda x: body(x, training=False), reduce_retracing=True)
         self._read = keras.Model(self._map.output, self._dense.input)
         last = self._dense.output is output
         self._rest = None if last else keras.Model(self._dense.output, output)
@@ -284,7 +285,7 @@ class DenseMap:
         y = sum(original[1:], patches @ original[0])
         kernel, bias, before, after = ridge_refit(x, y, kernel, bias, ridge)
         logging.info("Head fitted to maps: %.3f of variance unexplained, was %.3f.", after, before)
-        fitted = copy.copy(self)
+        fitted = copy.copy(self)  # shares the compiled graphs, which take the weights as arguments
         fitted._set_weights(tf.constant(kernel), tf.constant(bias))
         return fitted
 
@@ -319,10 +320,13 @@ class DenseMap:
         positions = random.choice(candidates, number, replace=False, p=weights / weights.sum())
         image = self._enlarged(roi)[0].numpy()
         cut = np.lib.stride_tricks.sliding_window_view(image, (self.side, self.side), (0, 1))
-        patches = np.moveaxis(cut[tuple(positions.T * self.stride)], 1, -1)
-        windows = self._map.windows(features, positions)
-        pair = self._read.predict_on_batch(windows), self._body.predict_on_batch(patches)
-        return [part.astype(np.float32) for part in pair]
+        pairs = []
+        for chunk in np.split(positions.astype(np.int32), range(64, number, 64)):
+            patches = np.moveaxis(cut[tuple(chunk.T * self.stride)], 1, -1)
+            windows = self._map.windows(features, chunk)
+            pair = self._read(windows, training=False), self._read_patches(patches)
+            pairs.append([tf.cast(part, tf.float32).numpy() for part in pair])
+        return [np.concatenate(part) for part in zip(*pairs, strict=True)]
 
 
 def ridge_refit(x, y, kernel, bias, ridge: float):
@@ -352,9 +356,10 @@ def ridge_refit(x, y, kernel, bias, ridge: float):
     centred = x - x_mean
     missing = y - y_mean - centred @ kernel
     products = (centred @ centred.T).astype(np.float64)  # N is small beside the inputs
-    inverse = np.linalg.inv(products + ridge * np.trace(products) / len(x) * np.eye(len(x)))
+    strength = ridge * np.trace(products) / len(x) or 1.0  # rows that are all alike teach nothing
+    inverse = np.linalg.inv(products + strength * np.eye(len(x)))
     dual = inverse @ missing
-    variance = np.sum((y - y_mean) ** 2)
+    variance = np.sum((y - y_mean) ** 2) or 1.0
     before = np.sum((y - x @ kernel - bias) ** 2) / variance
     after = np.sum((dual / np.diag(inverse)[:, None]) ** 2) / variance
     kernel = kernel + centred.T @ dual.astype(x.dtype)

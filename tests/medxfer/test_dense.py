@@ -146,6 +146,13 @@ def test_calibration_leaves_a_network_without_padding_as_it_is(unpadded):
     np.testing.assert_allclose(maps.calibrated([roi], 32)(roi), maps(roi), atol=1e-4)
 
 
+def test_calibration_on_a_blank_region_does_no_harm(padded):
+    maps = DenseMap(padded, network_module(), patch=SIDE, stride=4)
+    blank = np.zeros((60, 60), np.uint8)
+    fitted = maps.calibrated([blank[:45, :45]], 8)
+    assert np.isfinite(fitted(region(5, 5, maps.margin))).all()
+
+
 def test_ridge_refit_is_the_least_squares_solution_of_the_augmented_system():
     random = np.random.default_rng(0)
     x, kernel, bias = random.normal(size=(12, 30)), random.normal(size=(30, 4)), random.normal(4)
