@@ -113,36 +113,32 @@ def accuracy(model, network, folder) -> None:
     units = list(data.units(folder, "test"))
     settings = {"patch": folder.settings["patch"], "margin": folder.settings["margin"]}
     places = np.linspace(0, len(units) - 1, FLAGS.regions).astype(int)
-    compared = [units[k] for k in places]
-    others = [unit["image"][..., 0] for k, unit in enumerate(units) if k not in places]
-    reference = dense.mapper(model, network, method="patchwise", **settings)
-    expected = [lines(reference(unit["image"][..., 0])) for unit in compared]
+    truth = [np.stack([units[k]["li"], units[k]["ma"]]) for k in places]
+    rois = [unit["image"][..., 0] for unit in units]
+    others = [roi for k, roi in enumerate(rois) if k not in places]
     ways = {
-        "patch by patch": reference,
-        "dense, not calibrated": dense.mapper(model, network, **settings),
-        "dense": dense.mapper(model, network, rois=others, **settings),
-        "dense, 256 own patches": dense.mapper(model, network, own_samples=256, **settings),
-        "coarse to fine": dense.mapper(
-            model, network, method="coarse_to_fine", rois=others, **settings
-        ),
+        "patch by patch": {"method": "patchwise"},
+        "dense, not calibrated": {},
+        "dense": {"rois": others},
+        "dense, 256 own patches": {"own_samples": 256},
+        "coarse to fine": {"method": "coarse_to_fine", "rois": others},
     }
-    rows = []
+    rows, expected = [], None
     for name, way in ways.items():
-        maps = [way(unit["image"][..., 0]) for unit in compared]
-        found = [lines(one) for one in maps]
+        mapper = dense.mapper(model, network, **settings, **way)
+        found = [lines(mapper(rois[k])) for k in places]
+        expected = expected or found
         cells = [
             np.mean(
                 [np.abs(f[rule] - e[rule]).mean() for f, e in zip(found, expected, strict=True)]
             )
             for rule in ("arg-max", "snake")
         ]
-        truth = [np.stack([unit["li"], unit["ma"]]) for unit in compared]
-        cells.append(
-            np.nanmean([np.abs(f["snake"] - t) for f, t in zip(found, truth, strict=True)])
-        )
+        pairs = zip(found, truth, strict=True)
+        cells.append(np.nanmean([np.abs(f["snake"] - t) for f, t in pairs]))
         rows.append((name, *(f"{cell:.2f}" for cell in cells)))
     header = ("", "arg-max differs", "snake differs", "snake from the reference standard")
-    print(f"Mean distance in pixels over {len(compared)} regions:")
+    print(f"Mean distance in pixels over {len(places)} regions:")
     print(_shared.table(header, rows))
 
 
