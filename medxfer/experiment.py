@@ -1,7 +1,6 @@
 """One run from records to its closing summary: train, evaluate, draw, report, export."""
 
 import dataclasses
-import functools
 import itertools
 import pathlib
 import time
@@ -13,7 +12,18 @@ import numpy as np
 from absl import logging
 
 from data_prep.errors import UserError
-from medxfer import data, distribution, plugins, report, runs, serving, training, tuning, weights
+from medxfer import (
+    data,
+    dense,
+    distribution,
+    plugins,
+    report,
+    runs,
+    serving,
+    training,
+    tuning,
+    weights,
+)
 from medxfer.config import Config
 from medxfer.models import _groups
 from medxfer.runs import RunFolder
@@ -160,14 +170,9 @@ def _described(folder: data.DatasetFolder) -> dict:
 
 def mapper(built: Built, settings: Mapping):
     """How the network maps a region: uint8 (H + 2 margin, W + 2 margin) -> (H, W, classes)."""
-    from medxfer import dense
-
-    options = {"patch": settings["patch"], "margin": settings["margin"]}
-    try:
-        return dense.DenseMap(built.model, built.network, **options)
-    except dense.UnsupportedNetworkError as error:
-        logging.warning("%s Every patch is classified by itself, which is slow.", error)
-        return functools.partial(dense.patchwise, built.model, built.network, **options)
+    return dense.mapper(
+        built.model, built.network, patch=settings["patch"], margin=settings["margin"]
+    )
 
 
 def finish(
