@@ -12,12 +12,12 @@ An app is a module with
     Scorers: the CNN's and its classic counterpart's, behind one contract.
 ``score(folder, split, scorer, progress)``
     One result per unit.
-``metrics(results)``, ``compare(cnn, handcrafted)``
-    Name -> interval; name -> paired comparison.
+``metrics(results)``, ``compare(methods)``
+    Name -> interval; measure -> paired comparisons of every two methods.
 ``rows(results)``
     What ``predictions.csv`` holds: one dictionary per unit.
-``figures(results, history)``
-    Name -> matplotlib figure.
-``predict(...)``
-    Raw files to results for people without annotation.
+``figures(methods, history)``
+    Name -> (matplotlib figure, caption).
+``raw_images(source)``, ``predict(path, scorer, settings, ...)``, ``describe(found)``
+    Raw files to results where there is no annotation, and one result in words.
 """
