@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from data_prep.readers import _stills
-from medxfer.apps import cimt
+from medxfer.apps import _far_wall, cimt
 from medxfer.evaluation.boundary import Boundaries
 from tests.medxfer.conftest import SMALL
 from tests.testing.app_test_case import AppTestCase
@@ -177,7 +177,7 @@ def test_a_line_that_is_missing_where_it_is_annotated_is_no_accuracy(results):
 def test_a_gap_between_regions_is_not_bridged_in_the_picture(tmp_path):
     image = np.full((100, 120), 40, np.uint8)
     lines = np.array([(x, 50.0, 60.0, 0.6) for x in (*range(10, 30), *range(60, 80))])
-    cimt._overlay(image, lines, tmp_path / "one.png")
+    _far_wall._overlay(image, lines, tmp_path / "one.png")
     from matplotlib import image as images
 
     picture = images.imread(tmp_path / "one.png")[..., :3]
