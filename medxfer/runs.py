@@ -17,7 +17,7 @@ from importlib import metadata
 from data_prep.errors import UserError
 from medxfer.config import Config
 
-PACKAGES = ("medxfer", "tensorflow", "keras", "numpy", "scipy", "scikit-image", "pydicom")
+PACKAGES = ("medxfer", "tensorflow", "keras", "numpy", "scipy", "pydicom")
 
 
 def cache_folder() -> pathlib.Path:
