@@ -1,8 +1,10 @@
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,12 +17,12 @@ from tests.testing import train_replicas
 SECONDS = 180
 
 
-def start(name, cache, folder, **environment):
+def start(name, cache, folder, *options, **environment):
     """Train in a process of its own."""
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "tests.testing.train_replicas"]
-        + [name, cache, str(folder)],
+        [sys.executable, "-X", "faulthandler", "-W", "ignore", "-m", "tests.testing.train_replicas"]
+        + [name, cache, str(folder), *options],
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""} | environment,
         stderr=subprocess.PIPE,
         text=True,
@@ -28,13 +30,16 @@ def start(name, cache, folder, **environment):
 
 
 def wait_for(*processes):
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=SECONDS)
-            assert process.returncode == 0, errors
-    finally:
-        for process in processes:
-            process.kill()
+    """Require that all end well and in time; what they say is part of the failure."""
+    deadline, late = time.monotonic() + SECONDS, False
+    for process in processes:
+        try:
+            process.wait(max(0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            late = True
+            process.send_signal(signal.SIGABRT)  # Python then prints where it stands
+    errors = [process.communicate()[1] for process in processes]
+    assert not late and not any(p.returncode for p in processes), "\n\n".join(errors)
 
 
 def free_ports(count):
@@ -77,16 +82,17 @@ def test_two_replicas_train_like_one_device(tmp_path, alone):
     assert not np.array_equal(*masks)
 
 
-@pytest.mark.parametrize("cache", ["none", pytest.param("disk", marks=pytest.mark.slow)])
-def test_two_processes_train_like_one(tmp_path, alone, cache):
+def two_workers(folder, cache, *options):
+    """Train in two processes that share a run folder and nothing else."""
     addresses = [f"localhost:{port}" for port in free_ports(2)]
     wait_for(
         *(
             start(
                 "multi_worker",
                 cache,
-                tmp_path / "run",
-                MEDXFER_CACHE=str(tmp_path / f"cache-{index}"),
+                folder / "run",
+                *options,
+                MEDXFER_CACHE=str(folder / f"cache-{index}"),
                 TF_CONFIG=json.dumps(
                     {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
                 ),
@@ -94,15 +100,31 @@ def test_two_processes_train_like_one(tmp_path, alone, cache):
             for index in range(2)
         )
     )
+
+
+def assert_two_workers_same_as_alone(folder, alone):
     seen = []
     for index in range(2):
-        path = tmp_path / "run" / f"process-{index}.npz"
+        path = folder / "run" / f"process-{index}.npz"
         replicas, processes, masks = assert_same_as_alone(path, alone)
         assert (replicas, processes) == (2, 2)
         seen.append(masks[0])
     assert not np.array_equal(*seen)
-    written = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    written = {path.name for path in (folder / "run" / "checkpoints").iterdir()}
     assert written == {"best.weights.h5", "history.json"}
+
+
+def test_two_processes_train_like_one(tmp_path, alone):
+    two_workers(tmp_path, "none")
+    assert_two_workers_same_as_alone(tmp_path, alone)
+
+
+@pytest.mark.slow
+def test_two_processes_keep_features_and_resume(tmp_path, alone):
+    two_workers(tmp_path, "disk", "2")
+    assert {path.stem for path in (tmp_path / "run" / "checkpoints").iterdir()} >= {"last"}
+    two_workers(tmp_path, "disk")
+    assert_two_workers_same_as_alone(tmp_path, alone)
 
 
 def test_one_strategy_a_process():

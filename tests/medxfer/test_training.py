@@ -231,7 +231,7 @@ def test_kept_features_give_the_weights_of_plain_freezing(
 
 def test_features_that_do_not_fit_are_computed_anew(tmp_path, caplog):
     parts = tiny.pipelines()
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         model, _ = fit(tmp_path / "small", "fc4", parts, cache="auto", cache_gib=1e-9)
     assert parts[0].reads == 3 * 5
     assert "computed anew" in caplog.text

@@ -1,6 +1,9 @@
-"""Train the tiny network on several replicas or processes: python -m ... STRATEGY CACHE FOLDER
+"""Train the tiny network on several replicas or processes.
 
-Writes the weights, the scores and, where there are replicas, the dropout masks of each.
+    python -m tests.testing.train_replicas STRATEGY CACHE FOLDER [EPOCHS]
+
+Writes the weights, the scores and, where there are replicas, the dropout masks of each. With EPOCHS
+it writes checkpoints and is interrupted after so many epochs; the next call goes on.
 """
 
 import pathlib
@@ -10,14 +13,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from medxfer import distribution, training, tuning
+from medxfer import checkpoints, distribution, training, tuning
 from tests.testing import tiny
 
 EXAMPLES = 44  # 5 batches of 8 and a rest; validation 25, the last batch a single example
 SETTINGS = {"epochs": 4, "new_multiplier": 2.0, "tune": "conv2"}
 
 
-def train(strategy, cache: str, folder: pathlib.Path) -> tuple[keras.Model, training.History]:
+def train(
+    strategy, cache: str, folder: pathlib.Path, on_epoch_end=None
+) -> tuple[keras.Model, training.History]:
     """20 steps without dropout, tuning from conv2."""
     config = tiny.config(cache=cache, **SETTINGS)
     with strategy.scope():
@@ -33,6 +38,7 @@ def train(strategy, cache: str, folder: pathlib.Path) -> tuple[keras.Model, trai
         config=config,
         run_dir=folder,
         strategy=strategy,
+        on_epoch_end=on_epoch_end,
     )
     return model, history
 
@@ -47,13 +53,20 @@ def masks(strategy) -> np.ndarray:
     return distribution.collect(strategy, kept)
 
 
-def main(name: str, cache: str, folder: str) -> None:
+def main(name: str, cache: str, folder: str, epochs: str = "") -> None:
+    def interrupt(epoch):
+        if epoch.number + 1 == int(epochs):
+            sys.exit()
+
     if name == "mirrored":
         distribution.logical_cpus(2)
     distribution.make_deterministic(0)
     strategy = distribution.strategy(name)
     index, count = distribution.process(strategy)
-    model, history = train(strategy, cache, pathlib.Path(folder))
+    if epochs:
+        checkpoints.SECONDS = 0
+    stop = interrupt if epochs else None
+    model, history = train(strategy, cache, pathlib.Path(folder), stop)
     arrays = {str(i): keras.ops.convert_to_numpy(w) for i, w in enumerate(model.weights)}
     np.savez(
         pathlib.Path(folder) / f"process-{index}.npz",
