@@ -175,6 +175,8 @@ class Pipeline:
     labels : ndarray of int64, (num_examples,)
     subjects : list of str
         Both in stream order: that of the records.
+    fingerprint : str
+        Of these examples in this order; what is computed from them may be kept under it.
 
     Raises
     ------
@@ -209,6 +211,9 @@ class Pipeline:
         self.num_examples = len(self._rows)
         self.labels: np.ndarray = labels[self._rows]
         self.subjects: list[str] = [subjects[row] for row in self._rows]
+        self.fingerprint = hashlib.sha256(
+            f"{folder.fingerprint} {split}".encode() + self._rows.astype("<i8").tobytes()
+        ).hexdigest()
         self._batch_size = batch_size
         self._transform = transform
         self._seed = seed

@@ -167,6 +167,13 @@ def test_a_fraction_keeps_whole_subjects_and_is_nested(folder):
         kept = chosen
 
 
+def test_the_fingerprint_is_that_of_the_examples(folder):
+    whole = pipeline(folder).fingerprint
+    assert whole == pipeline(folder, seed=5, batch_size=4).fingerprint
+    others = [pipeline(folder, "validation"), pipeline(folder, fraction=0.5)]
+    assert len({whole, *(other.fingerprint for other in others)}) == 3
+
+
 def test_a_large_split_is_memory_mapped_with_the_same_result(folder, tmp_path):
     mapped = pipeline(folder, memory_limit=100, cache_dir=tmp_path / "cache")
     assert isinstance(mapped._images, np.memmap)
