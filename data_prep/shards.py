@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import PIL
 
-from data_prep import records, splits
+from data_prep import quiet, records, splits
 from data_prep.errors import UserError
 from data_prep.runner import Spill
 
@@ -204,6 +204,7 @@ def _write_split(
 
     Only an index of the examples is in memory (44 bytes each) and the examples of one shard.
     """
+    quiet.import_tensorflow()
     import tensorflow as tf
 
     tables = [_index(spill.index(), kind, seed) for spill in spills]

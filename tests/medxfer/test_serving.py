@@ -20,14 +20,27 @@ CLASSES = ("background", "lumen-intima", "media-adventitia")
 SIDE = 31
 MODULE = types.SimpleNamespace(INPUT_SIDE=SIDE, preprocess=lambda images: images / 50.0 - 2.0)
 
-# Runs with -I in another folder: neither the working tree nor PYTHONPATH can be imported.
+# Runs with -I in another folder: neither the working tree nor PYTHONPATH can be imported. Where the
+# package is installed beside TensorFlow, its import is refused.
 CLIENT = """
-import importlib.util, json, pathlib, sys
+import json, pathlib, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("medxfer", "data_prep"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
 import numpy as np
 import tensorflow as tf
 
 export, folder = map(pathlib.Path, sys.argv[1:])
-assert importlib.util.find_spec("medxfer") is None
+try:
+    import medxfer
+except ModuleNotFoundError:
+    pass
+else:
+    raise SystemExit("medxfer can be imported")
 signatures = tf.saved_model.load(str(export)).signatures
 patches = np.load(folder / "patches.npz")
 answers = {}
