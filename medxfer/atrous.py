@@ -52,6 +52,8 @@ class AtrousMap:
     ----------
     output : keras.KerasTensor
         The tensor of ``model`` that is computed: (N, size, size, channels).
+    pads : bool
+        Whether a layer pads, so that units near the border of a window differ.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class AtrousMap:
 
     def __init__(self, model: keras.Model, stride: int):
         self._steps, self.output, spacing, grid = _plan(model, stride)
+        self.pads = any(step.pads != _NO_PADS for step in self._steps)
         self._size = self.output.shape[1]
         self._unit_step = spacing // grid
         self._window_step = stride // grid

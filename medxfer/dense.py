@@ -39,7 +39,7 @@ def mapper(
     margin: int | None = None,
     method: str = "dense",
     rois: Sequence[np.ndarray] = (),
-    own_samples: int = 0,
+    own_samples: int | None = None,
 ) -> Mapper:
     """How regions are mapped.
 
@@ -51,11 +51,12 @@ def mapper(
         ``dense``, ``coarse_to_fine`` or ``patchwise``. Networks that cannot be run on a whole
         region are run patch by patch, which is logged.
     rois
-        Regions for :meth:`DenseMap.calibrated`, for instance those of the validation subjects;
-        empty: no calibration.
+        Regions for :meth:`DenseMap.calibrated`, once for all maps, for instance those of the
+        validation subjects.
     own_samples
-        Windows of each region for a calibration of its own, which costs as much as to classify so
-        many patches and brings its map closer to the one patch by patch; 0: none.
+        Windows of each region for a calibration of its own. It costs as much as to classify so
+        many patches and brings a map closer to the one patch by patch than ``rois`` do. 0: none;
+        None: 256 where ``rois`` is empty, else none.
 
     Raises
     ------
@@ -70,6 +71,8 @@ def mapper(
         except UnsupportedNetworkError as error:
             logging.warning("%s Every patch is classified by itself, which is slow.", error)
         else:
+            if own_samples is None:
+                own_samples = 0 if len(rois) else 256
             maps = maps.calibrated(rois) if len(rois) else maps
             return functools.partial(_map, maps, method == "coarse_to_fine", own_samples)
     return PatchMap(model, model_module, patch=patch, margin=margin)
@@ -155,7 +158,7 @@ class DenseMap:
 
     On the grid the result would equal :class:`PatchMap` but for padding: inside a patch the layers
     see zeros beyond its border, in the map they see the image there. :meth:`calibrated` makes up
-    for most of the difference. A network that does not pad needs no calibration.
+    for most of the difference.
 
     Parameters
     ----------
@@ -255,7 +258,8 @@ class DenseMap:
         Windows of ``rois`` are computed twice, as the map has them and as patches. Ridge
         regression, shrunk towards the present weights, then finds the weights with which the layer
         answers to the former as it does to the latter. No labels are used, the model itself is left
-        alone, and maps take no longer. The share of variance left unexplained is logged.
+        alone, and maps take no longer. The share of variance left unexplained is logged. Where the
+        network does not pad there is nothing to fit, and the map itself is returned.
 
         Parameters
         ----------
@@ -275,6 +279,8 @@ class DenseMap:
         """
         if not len(rois):
             raise ValueError("Calibration needs a region.")
+        if not self._map.pads:
+            return self
         random = np.random.default_rng(seed)
         chosen = random.choice(len(rois), min(16, len(rois)), replace=False)
         share = -(-samples // len(chosen))

@@ -142,8 +142,7 @@ def test_padding_differs_and_calibration_lessens_it(padded):
 
 def test_calibration_leaves_a_network_without_padding_as_it_is(unpadded):
     maps = DenseMap(unpadded, network_module(), patch=SIDE, stride=2)
-    roi = region(8, 9, maps.margin)
-    np.testing.assert_allclose(maps.calibrated([roi], 32)(roi), maps(roi), atol=1e-4)
+    assert maps.calibrated([region(8, 9, maps.margin)]) is maps
 
 
 def test_calibration_on_a_blank_region_does_no_harm(padded):
@@ -254,7 +253,7 @@ def test_a_mapper_for_every_method(padded):
     expected = PatchMap(padded, module, patch=SIDE)(rois[1])
     for method in dense.METHODS:
         errors = []
-        for settings in ({}, {"rois": rois[:1]}, {"rois": rois[:1], "own_samples": 20}):
+        for settings in ({"own_samples": 0}, {"rois": rois[:1], "own_samples": 20}, {}):
             mapper = dense.mapper(padded, module, patch=SIDE, method=method, **settings)
             found = mapper(rois[1])
             assert found.dtype == np.float32
@@ -263,7 +262,7 @@ def test_a_mapper_for_every_method(padded):
         if method == "patchwise":
             assert errors == [0, 0, 0]
         else:
-            assert errors[2] < 0.8 * errors[0]
+            assert errors[2] < errors[1] < 0.8 * errors[0]
     with pytest.raises(ValueError, match="one of coarse_to_fine, dense, patchwise"):
         dense.mapper(padded, module, patch=SIDE, method="fast")
 
