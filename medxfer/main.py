@@ -115,7 +115,7 @@ flags.DEFINE_enum(
     "cache_dtype",
     _DEFAULTS.cache_dtype,
     ["float32", "float16"],
-    "float16 halves the cache; its cost in accuracy is in BUILD_NOTES.md.",
+    "float16 halves the cache and rounds the kept features to three digits.",
 )
 
 flags.DEFINE_bool(
