@@ -23,7 +23,7 @@ PACKAGES = ("medxfer", "tensorflow", "keras", "numpy", "scipy", "pydicom")
 def cache_folder() -> pathlib.Path:
     """Folder of what can be made or fetched again: ``MEDXFER_CACHE``, else the user's cache."""
     if chosen := os.environ.get("MEDXFER_CACHE"):
-        return pathlib.Path(chosen)
+        return pathlib.Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(base) / "medxfer"
 

@@ -1,23 +1,15 @@
 """ImageNet weights: from the cache, else from the first source that can be reached."""
 
-import os
 import pathlib
 import tarfile
 
 from absl import logging
 
 from data_prep.errors import UserError
+from medxfer.runs import cache_folder as cache_folder
 from medxfer.weights import _contents, _download, _flax, _formats, _index, npz
 from medxfer.weights._contents import Contents
 from medxfer.weights._sources import SOURCES, Canonical, Packaged, Source
-
-
-def cache_folder() -> pathlib.Path:
-    """``$MEDXFER_CACHE``, else ``medxfer`` in the user's cache; may be deleted at any time."""
-    if chosen := os.environ.get("MEDXFER_CACHE"):
-        return pathlib.Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base, "medxfer")
 
 
 def imagenet(model_name: str, cache: pathlib.Path) -> tuple[Contents, str, str]:
