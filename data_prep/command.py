@@ -225,6 +225,7 @@ def prepare(
     function: "Callable[[Study], StudyResult]",
     settings: Mapping,
     options: Options,
+    assets: Mapping[str, bytes] | None = None,
 ) -> Prepared:
     """Raw studies to a finished dataset folder, or the one that was made of them before.
 
@@ -239,6 +240,9 @@ def prepare(
         Everything that ``function`` depends on beside the study, the seed and the pseudonym key;
         plain JSON values, without original names, which are also written to ``prep.json``.
     options : Options
+    assets : mapping, optional
+        File name -> content: see :func:`data_prep.shards.write_dataset`. ``settings`` must hold
+        what decides them.
 
     Returns
     -------
@@ -293,6 +297,7 @@ def prepare(
             settings=settings,
             inputs=inputs.hexdigest(),
             skipped={cases[failed.study.name]: failed.reason for failed in skipped},
+            assets=assets,
         )
     shutil.rmtree(work, ignore_errors=True)
     if options.link_table is not None:

@@ -113,6 +113,7 @@ def write_dataset(
     settings: Mapping,
     inputs: str,
     skipped: Mapping[str, str],
+    assets: Mapping[str, bytes] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> dict:
     """Write the dataset folder; its bytes depend on neither the order of ``spills`` nor the time.
@@ -134,6 +135,9 @@ def write_dataset(
         Hash of sources and settings.
     skipped : mapping
         Case pseudonym -> why the study could not be used.
+    assets : mapping, optional
+        File name -> content of what lies in ``assets/`` beside the records: what a trained run
+        needs again for raw studies.
     shard_bytes : int
 
     Returns
@@ -180,6 +184,9 @@ def write_dataset(
         _write_json(folder / "dataset_info.json", _dataset_info(layout, written))
         _write_json(folder / "features.json", features)
         _write_json(folder / "truth.json", truth)
+        for name, content in (assets or {}).items():
+            (folder / "assets").mkdir(exist_ok=True)
+            (folder / "assets" / name).write_bytes(content)
         _write_json(folder / "prep.json", prep)
         (folder / "label.labels.txt").write_text("".join(f"{name}\n" for name in layout.classes))
         try:

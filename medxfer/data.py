@@ -109,6 +109,12 @@ class DatasetFolder:
         return folder
 
     @property
+    def assets(self) -> dict[str, pathlib.Path]:
+        """Files beside the records that predicting needs again, by name."""
+        found = sorted((self.path / "assets").glob("*"))
+        return {path.name: path for path in found if path.is_file()}
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits."""
         return tuple(self._splits)

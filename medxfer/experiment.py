@@ -14,7 +14,6 @@ from absl import logging
 from data_prep.errors import UserError
 from medxfer import (
     data,
-    dense,
     distribution,
     plugins,
     report,
@@ -26,6 +25,7 @@ from medxfer import (
 )
 from medxfer.config import Config
 from medxfer.models import _groups
+from medxfer.network import TrainedNetwork
 from medxfer.runs import RunFolder
 
 
@@ -155,6 +155,7 @@ def train(config: Config, run: RunFolder, export_model: bool = True) -> dict:
         "versions": runs.versions(),
         "seconds": {"training": time.monotonic() - started},
     }
+    run.keep(folder.assets)
     return finish(run, card, built, folder, export_model)
 
 
@@ -168,11 +169,9 @@ def _described(folder: data.DatasetFolder) -> dict:
     }
 
 
-def mapper(built: Built, settings: Mapping):
-    """How the network maps a region: uint8 (H + 2 margin, W + 2 margin) -> (H, W, classes)."""
-    return dense.mapper(
-        built.model, built.network, patch=settings["patch"], margin=settings["margin"]
-    )
+def network(built: Built, settings: Mapping) -> TrainedNetwork:
+    """What an app's scorer sees of the network; ``settings`` are those of its records."""
+    return TrainedNetwork(built.model, built.network, settings)
 
 
 def finish(
@@ -188,9 +187,9 @@ def finish(
     started = time.monotonic()
     methods = {
         config.tune: app.score(
-            folder, "test", app.cnn(mapper(built, folder.settings)), progress=True
+            folder, "test", app.cnn(network(built, folder.settings)), progress=True
         ),
-        "handcrafted": app.score(folder, "test", app.handcrafted()),
+        "handcrafted": app.score(folder, "test", app.handcrafted(folder)),
     }
     card["metrics"] = {
         name: {key: dataclasses.asdict(value) for key, value in app.metrics(results).items()}

@@ -52,7 +52,9 @@ flags.DEFINE_string(
     "model, depth and a hash of the settings.",
 )
 flags.DEFINE_string("output", "runs", "Folder of runs; for --mode=predict folder of results.")
-flags.DEFINE_string("input", None, "--mode=predict: a raw image or a folder of raw images.")
+flags.DEFINE_string(
+    "input", None, "--mode=predict: a raw image, video or volume, or a folder of them."
+)
 flags.DEFINE_float(
     "mm_per_pixel",
     None,
@@ -62,6 +64,11 @@ flags.DEFINE_list(
     "roi",
     None,
     "--mode=predict: region as x,y,width,height in pixels; by default the far wall is searched.",
+)
+flags.DEFINE_float(
+    "every_s",
+    None,
+    "--mode=predict: of a video, one frame every so many seconds; by default every frame.",
 )
 flags.DEFINE_bool(
     "keep_names",
@@ -200,7 +207,7 @@ def _export(run: runs.RunFolder) -> None:
 
 def _predict(run: runs.RunFolder) -> None:
     if not FLAGS.input:
-        raise UserError("--mode=predict needs --input=FILE or FOLDER of raw images.")
+        raise UserError("--mode=predict needs --input=FILE or FOLDER of raw studies.")
     quiet.import_tensorflow()
     from medxfer import predict
 
@@ -212,6 +219,7 @@ def _predict(run: runs.RunFolder) -> None:
         pathlib.Path(FLAGS.output),
         mm_per_pixel=FLAGS.mm_per_pixel,
         roi=FLAGS.roi,
+        every_s=FLAGS.every_s,
         keep_names=FLAGS.keep_names,
     )
 
@@ -230,7 +238,8 @@ def _summary(run: runs.RunFolder, card: dict) -> None:
     """Where everything is and what came out, for a person."""
     from medxfer import report
 
-    print(report.summary(run.path, card))
+    unit = plugins.load("medxfer.apps", card["app"]).UNIT
+    print(report.summary(run.path, card, unit))
 
 
 if __name__ == "__main__":

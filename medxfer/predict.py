@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from data_prep.errors import UserError
 from medxfer import experiment
+from medxfer.apps._options import PredictOptions
 from medxfer.config import Config
 from medxfer.runs import RunFolder
 
@@ -22,18 +23,19 @@ def predict(
     *,
     mm_per_pixel: float | None = None,
     roi: list[str] | None = None,
+    every_s: float | None = None,
     keep_names: bool = False,
 ) -> list[dict]:
-    """Apply a trained run to one raw image or to all images of a folder.
+    """Apply a trained run to one raw study (image, video, volume) or to all of a folder.
 
-    Writes, per image, what the app's ``predict`` gives, and ``predictions.json`` for all, into
+    Writes, per study, what the app's ``predict`` gives, and ``predictions.json`` for all, into
     ``output``, which must not exist or be empty; nothing is left there if no image can be used.
 
     Raises
     ------
     UserError
-        If the input is absent or holds no image, no image can be used, the region is not four
-        numbers, the pixel size is not above 0, or ``output`` is not empty.
+        If the input is absent or holds no study, none can be used, the region is not four numbers,
+        the pixel size or the time between frames is not above 0, or ``output`` is not empty.
     """
     if not source.exists():
         raise UserError(f"--input={source} does not exist.")
@@ -42,26 +44,27 @@ def predict(
     region = _region(roi)
     if mm_per_pixel is not None and not 0 < mm_per_pixel < math.inf:
         raise UserError(f"--mm_per_pixel must be above 0. Received: {mm_per_pixel}.")
+    if every_s is not None and not 0 < every_s < math.inf:
+        raise UserError(f"--every_s must be above 0. Received: {every_s}.")
     config = Config.load(run.path / "config.json")
     app = experiment.app_of(config)
     settings = run.card["data"]["app_settings"]
     built = experiment.trained(run, len(app.CLASSES), float32=True)
-    scorer = app.cnn(experiment.mapper(built, settings))
-    paths = app.raw_images(source)
+    scorer = app.cnn(experiment.network(built, settings))
+    options = PredictOptions(mm_per_pixel, region, every_s, run.assets)
+    paths = app.raw_inputs(source)
     if not paths:
-        raise UserError(f"--input={source} holds no image that can be read.")
+        raise UserError(f"--input={source} holds no {app.INPUT} that can be read.")
 
     results, left_out = [], []
     output = output.absolute()
     place = next(folder for folder in output.parents if folder.is_dir())
     with tempfile.TemporaryDirectory(dir=place, prefix=f".{output.name}-") as partial:
-        for number, path in enumerate(tqdm(paths, unit="image", disable=len(paths) < 2 or None)):
+        for number, path in enumerate(tqdm(paths, unit=app.INPUT, disable=len(paths) < 2 or None)):
             try:
                 name = path.stem if keep_names else _pseudonym(path)
                 name = f"{number:04d}-{name}" if len(paths) > 1 else name
-                found = app.predict(
-                    path, scorer, settings, name, pathlib.Path(partial), mm_per_pixel, region
-                )
+                found = app.predict(path, scorer, settings, name, pathlib.Path(partial), options)
             except UserError as error:
                 left_out.append((path, str(error)))
                 continue
@@ -70,12 +73,14 @@ def predict(
         for path, reason in left_out:
             logging.warning("%s left out: %s.", path.name, reason.rstrip("."))
         if not results:
-            raise UserError(f"No image could be used. {left_out[0][0].name}: {left_out[0][1]}")
+            raise UserError(
+                f"No {app.INPUT} could be used. {left_out[0][0].name}: {left_out[0][1]}"
+            )
         text = json.dumps(
             {
                 "app": config.app,
                 "weights_sha256": run.card["trained_weights_sha256"],
-                "images": results,
+                f"{app.INPUT}s": results,
                 "left_out": len(left_out),
             },
             indent=2,
@@ -87,15 +92,19 @@ def predict(
         pathlib.Path(partial).chmod(0o755)
         pathlib.Path(partial).rename(output)
         pathlib.Path(partial).mkdir()  # for the clean-up of the temporary folder
-    print(f"{len(results)} images predicted, {len(left_out)} left out. Results: {output}")
+    print(f"{len(results)} {app.INPUT}s predicted, {len(left_out)} left out. Results: {output}")
     return results
 
 
 def _pseudonym(path: pathlib.Path) -> str:
     """Name made from the content: from a file's name anybody who guesses it could compute it."""
+    files = [part for part in path.iterdir() if part.is_file()] if path.is_dir() else [path]
+    digests = []
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        for part in files:
+            with part.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").digest())
+        return hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:12]
     except OSError as error:
         raise UserError(f"the file cannot be read ({error.strerror})") from error
 

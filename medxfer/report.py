@@ -25,10 +25,18 @@ figcaption, .note { color: #555; font-size: .9rem; } code { font-size: .85em; }
 """
 
 TESTS = {
-    "wilcoxon": "Wilcoxon, regions",
+    "wilcoxon": "Wilcoxon, units",
     "wilcoxon_subjects": "Wilcoxon, subject means",
-    "paired_t": "paired t, regions",
+    "paired_t": "paired t, units",
     "bootstrap": "bootstrap over subjects",
+}
+
+_WRITTEN = {
+    "lumen intima": "lumen-intima",
+    "media adventitia": "media-adventitia",
+    "auc": "AUC",
+    " fp ": " FP ",
+    " fpr": " FPR",
 }
 
 
@@ -68,6 +76,10 @@ def log_figures(run: RunFolder, drawn: Sequence[Drawing]) -> None:
     writer.close()
 
 
+#: Last words of the names of measures that are units, and how they are printed.
+UNITS = {"um": "µm", "mm": "mm"}
+
+
 def number(value: float | None, unit: str) -> str:
     """A value with as many digits as its unit deserves; a dash where there is none."""
     if value is None or math.isnan(value):
@@ -76,12 +88,19 @@ def number(value: float | None, unit: str) -> str:
 
 
 def measure_name(key: str) -> tuple[str, str]:
-    """``lumen_intima_error_um`` -> ("lumen-intima error", "um")."""
+    """``lumen_intima_error_um`` -> ("lumen-intima error", "um"); no unit: an empty text."""
     words = key.split("_")
-    text = " ".join(words[:-1])
-    for interface in ("lumen intima", "media adventitia"):
-        text = text.replace(interface, interface.replace(" ", "-"))
-    return text, words[-1]
+    unit = words.pop() if words[-1] in UNITS else ""
+    text = " ".join(words)
+    for plain, written in _WRITTEN.items():
+        text = text.replace(plain, written)
+    return text, unit
+
+
+def _titled(key: str) -> str:
+    """A measure's name with its unit."""
+    name, unit = measure_name(key)
+    return f"{name}, {UNITS[unit]}" if unit else name
 
 
 def metric_rows(metrics: Mapping[str, Mapping]) -> list[tuple[str, ...]]:
@@ -89,22 +108,21 @@ def metric_rows(metrics: Mapping[str, Mapping]) -> list[tuple[str, ...]]:
     methods = list(metrics)
     table = []
     for key in metrics[methods[0]]:
-        name, unit = measure_name(key)
-        shown = {"um": "µm"}.get(unit, unit)
+        unit = measure_name(key)[1]
         cells = [
             "{} ({} to {})".format(
                 *(number(metrics[method][key][part], unit) for part in ("estimate", "low", "high"))
             )
             for method in methods
         ]
-        table.append((f"{name}, {shown}", *cells))
+        table.append((_titled(key), *cells))
     return table
 
 
-def summary(path: pathlib.Path, card: Mapping) -> str:
+def summary(path: pathlib.Path, card: Mapping, unit: str) -> str:
     """The closing lines of a run on the terminal."""
     metrics = card["metrics"]
-    table = [("test regions, mean (95 % interval)", *metrics), *metric_rows(metrics)]
+    table = [(f"test {unit}s (95 % interval)", *metrics), *metric_rows(metrics)]
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     lines = [""]
     for row in table:
@@ -144,15 +162,15 @@ def html(app: ModuleType, card: Mapping, folder, drawn: Sequence[Drawing]) -> st
         )
     parts += [
         "<h2>Result</h2>",
-        f"<p>Mean over the test {_text(app.UNIT)}s with 95 % intervals by bootstrap over "
-        f"{counts['subjects']['test']} subjects.</p>",
+        f"<p>On the {counts['examples']['test']} test {_text(app.UNIT)}s, with 95 % intervals by "
+        f"bootstrap over {counts['subjects']['test']} subjects.</p>",
         _table(("", *card["metrics"]), metric_rows(card["metrics"])),
         *(f"<p class='caution'>Caution: {_text(c)}.</p>" for c in _cautions(card)),
         "<h2>Is the difference real?</h2>",
-        "<p class='note'>Difference of the means (first minus second) with its 95 % interval, "
-        "and p-values. Regions of one subject are not independent: the tests on subject means and "
+        "<p class='note'>Difference (first minus second) with its 95 % interval, and p-values. "
+        f"The {_text(app.UNIT)}s of one subject are not independent: tests on subject means and "
         "the bootstrap respect that.</p>",
-        _table(("measure", "pair", "difference", *TESTS.values()), _comparison_rows(card)),
+        _table(("measure", "pair", "difference", *_tests(card)), _comparison_rows(card)),
         "<h2>Figures</h2>",
         *(_figure(drawing) for drawing in drawn),
         "<h2>Data</h2>",
@@ -205,18 +223,24 @@ def _method(card: Mapping) -> str:
 def _comparison_rows(card: Mapping) -> list[tuple[str, ...]]:
     rows = []
     for key, pairs in card["comparison"].items():
-        name, unit = measure_name(key)
+        unit = measure_name(key)[1]
         for pair in pairs:
             parts = (number(pair["difference"][p], unit) for p in ("estimate", "low", "high"))
             rows.append(
                 (
-                    f"{name}, {'µm' if unit == 'um' else unit}",
+                    _titled(key),
                     f"{pair['first']} − {pair['second']}",
                     "{} ({} to {})".format(*parts),
-                    *(p_value(pair["p"][test]) for test in TESTS),
+                    *(p_value(pair["p"][test]) for test in TESTS if test in pair["p"]),
                 )
             )
     return rows
+
+
+def _tests(card: Mapping) -> list[str]:
+    """Titles of the tests that the comparison holds."""
+    used = {test for pairs in card["comparison"].values() for pair in pairs for test in pair["p"]}
+    return [title for test, title in TESTS.items() if test in used]
 
 
 def p_value(p: float | None) -> str:

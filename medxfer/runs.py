@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
@@ -49,6 +50,19 @@ class RunFolder:
     def weights(self) -> pathlib.Path:
         """Weights of the best validation epoch."""
         return self.path / "checkpoints" / "best.weights.h5"
+
+    @property
+    def assets(self) -> pathlib.Path:
+        """Folder of the files that came with the records, which predicting needs again."""
+        return self.path / "assets"
+
+    def keep(self, assets: Mapping[str, pathlib.Path]) -> None:
+        """Copy the assets of the records, name -> file."""
+        for name, source in assets.items():
+            self.assets.mkdir(exist_ok=True)
+            partial = self.assets / f"{name}.partial"
+            shutil.copyfile(source, partial)
+            partial.replace(self.assets / name)
 
     @property
     def card(self) -> dict:

@@ -20,7 +20,14 @@ FORBIDDEN = {
         "medxfer.models",
         "medxfer.data",
     },
-    "medxfer/apps": {"keras", "tensorflow", "medxfer.models", "medxfer.tuning", "medxfer.main", "medxfer.experiment"},
+    "medxfer/apps": {
+        "keras",
+        "tensorflow",
+        "medxfer.models",
+        "medxfer.tuning",
+        "medxfer.main",
+        "medxfer.experiment",
+    },
     "medxfer/handcrafted": {"tensorflow", "keras", "medxfer.models", "medxfer.apps"},
 }
 

@@ -2,22 +2,25 @@
 
 An app is a module with
 
-``CLASSES``, ``UNIT``
-    Names of the classes (index 0 is background) and of the thing that is scored.
+``CLASSES``, ``UNIT``, ``INPUT``
+    Names of the classes (index 0 is background), of the thing that is scored, and of one raw input
+    (image, video, volume).
 ``prepared_phantom(cache)``
     Folder of records of the app's synthetic studies: the data where none are given.
 ``monitor(probabilities, labels)``
     Validation score of an epoch, higher is better.
-``cnn(maps)``, ``handcrafted()``
-    Scorers: the CNN's and its classic counterpart's, behind one contract.
+``cnn(network)``, ``handcrafted(folder)``
+    Scorers behind one contract: of a :class:`medxfer.network.TrainedNetwork`, and of the classic
+    counterpart, which may learn from the training part of the records.
 ``score(folder, split, scorer, progress)``
-    One result per unit.
+    Results, one per unit.
 ``metrics(results)``, ``compare(methods)``
     Name -> interval; measure -> paired comparisons of every two methods.
 ``rows(results)``
     What ``predictions.csv`` holds: one dictionary per unit.
 ``figures(methods, history)``
     Name -> (matplotlib figure, caption).
-``raw_images(source)``, ``predict(path, scorer, settings, ...)``, ``describe(found)``
+``raw_inputs(source)``, ``predict(path, scorer, settings, name, output, options)``,
+``describe(found)``
     Raw files to results where there is no annotation, and one result in words.
 """

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from data_prep import patches
 from data_prep.errors import UserError
 from data_prep.readers import _carotid, _stills
+from medxfer.apps._options import PredictOptions
 from medxfer.handcrafted import cimt as tracer
 
 if typing.TYPE_CHECKING:
@@ -19,7 +20,7 @@ if typing.TYPE_CHECKING:
 MIN_THICKNESS_MM = 0.2  # less is no wall
 
 
-def raw_images(source: pathlib.Path) -> list[pathlib.Path]:
+def raw_inputs(source: pathlib.Path) -> list[pathlib.Path]:
     """Raw images of a file or folder."""
     return _stills.find(source)
 
@@ -30,8 +31,7 @@ def predict(
     settings: Mapping,
     name: str,
     output: pathlib.Path,
-    mm_per_pixel: float | None = None,
-    region: tuple[int, int, int, int] | None = None,
+    options: PredictOptions = PredictOptions(),
 ) -> dict:
     """Trace the far wall in one raw image.
 
@@ -48,10 +48,8 @@ def predict(
         Of the records that the network learnt from: ``roi_width``, ``roi_height``, ``margin``.
     name, output : str, pathlib.Path
         Stem and folder of the files written.
-    mm_per_pixel : float, optional
-        Goes before what the file says.
-    region : (x, y, width, height), optional
-        Where to trace; by default the far wall is searched.
+    options : PredictOptions
+        ``mm_per_pixel``; ``region``, by default the far wall is searched.
 
     Raises
     ------
@@ -59,7 +57,7 @@ def predict(
         If the image cannot be read, is not calibrated, or shows no wall.
     """
     still = _stills.read(path)
-    mm_per_pixel = mm_per_pixel or still.mm_per_pixel
+    mm_per_pixel = options.mm_per_pixel or still.mm_per_pixel
     if not mm_per_pixel:
         raise UserError("it does not say how large a pixel is; give --mm_per_pixel")
     smallest, largest = _carotid.MM_PER_PIXEL
@@ -68,7 +66,8 @@ def predict(
             f"a pixel of {mm_per_pixel:g} mm is not between {smallest:g} and {largest:g} mm; give "
             "--mm_per_pixel"
         )
-    regions = [region] if region else _wall_regions(still.image, mm_per_pixel, settings)
+    given = options.region
+    regions = [given] if given else _wall_regions(still.image, mm_per_pixel, settings)
     margin = settings["margin"]
     height, width = still.image.shape
     table = []

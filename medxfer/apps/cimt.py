@@ -16,14 +16,15 @@ from scipy import ndimage
 from medxfer.apps._far_wall import MIN_THICKNESS_MM
 from medxfer.apps._far_wall import describe as describe
 from medxfer.apps._far_wall import predict as predict
-from medxfer.apps._far_wall import raw_images as raw_images
+from medxfer.apps._far_wall import raw_inputs as raw_inputs
 from medxfer.evaluation import boundary, intervals, roc, snakes
 from medxfer.evaluation import compare as comparison
 from medxfer.evaluation.boundary import Boundaries
 from medxfer.handcrafted import cimt as tracer
 
 CLASSES = ("background", "lumen-intima", "media-adventitia")
-UNIT = "ROI"
+UNIT = "region"
+INPUT = "image"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +69,6 @@ class Trace:
 
 DEFAULT_DECODING = Decoding()
 
-#: Region uint8 (H + 2 margin, W + 2 margin) -> probabilities (H, W, classes).
-Maps = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 #: (region, margin, mm per pixel) -> Trace
 Scorer = Callable[[NDArray[np.uint8], int, float], Trace]
 
@@ -148,8 +147,9 @@ def decode(maps: NDArray[np.float32], mm_per_pixel: float, decoding: Decoding) -
     )
 
 
-def cnn(maps: Maps, decoding: Decoding = DEFAULT_DECODING) -> Scorer:
-    """Scorer of a trained network, given how it maps a region."""
+def cnn(network, decoding: Decoding = DEFAULT_DECODING) -> Scorer:
+    """Scorer of a :class:`medxfer.network.TrainedNetwork`, by its confidence maps."""
+    maps = network.maps
 
     def scorer(roi: NDArray[np.uint8], margin: int, mm_per_pixel: float) -> Trace:
         probabilities = maps(roi)
@@ -158,8 +158,8 @@ def cnn(maps: Maps, decoding: Decoding = DEFAULT_DECODING) -> Scorer:
     return scorer
 
 
-def handcrafted() -> Scorer:
-    """Scorer of the classic tracer."""
+def handcrafted(folder=None) -> Scorer:
+    """Scorer of the classic tracer, which learns nothing from the records in ``folder``."""
     return lambda roi, margin, mm_per_pixel: Trace(tracer.trace(roi, margin, mm_per_pixel))
 
 

@@ -179,7 +179,7 @@ def test_measure_name(key, name):
 
 def test_the_summary_aligns_its_columns_and_says_where_everything_is(tmp_path):
     content = card() | {"export": "export/cimt/1"}
-    lines = report.summary(tmp_path / "runs" / "one", content).splitlines()
+    lines = report.summary(tmp_path / "runs" / "one", content, "region").splitlines()
     table = [line for line in lines if "handcrafted" in line or " to " in line]
     assert len(table) == 3
     starts = {line.rindex("12.3") for line in table if "12.3" in line}
@@ -191,7 +191,7 @@ def test_the_summary_aligns_its_columns_and_says_where_everything_is(tmp_path):
     assert "best epoch   1, validation AUC 0.9877" in text
     assert "new: fc8" in text
     assert text.count("Caution") == 1  # the same one of several measures
-    assert "SavedModel" not in report.summary(tmp_path, card())
+    assert "SavedModel" not in report.summary(tmp_path, card(), "region")
 
 
 def test_draw_writes_png_and_pdf(tmp_path):

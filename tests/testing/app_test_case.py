@@ -16,7 +16,7 @@ from medxfer.report import measure_name
 
 NAMES = (
     "CLASSES", "UNIT", "prepared_phantom", "monitor", "cnn", "handcrafted", "score", "metrics",
-    "compare", "rows", "figures", "raw_images", "predict", "describe",
+    "INPUT", "compare", "rows", "figures", "raw_inputs", "predict", "describe",
 )  # fmt: skip
 HISTORY = [{"loss": 1.1, "score": 0.6}, {"loss": 0.9, "score": 0.8}]
 
@@ -41,8 +41,8 @@ class AppTestCase:
     phantom: dict[str, int]
     scores: list[tuple[list[list[float]], list[int], float]]
 
-    def maps(self, image: np.ndarray) -> np.ndarray:
-        """What a network might say of the image of one unit."""
+    def network(self):
+        """What a trained network might say: an object with ``maps`` or ``classify``, or both."""
         raise NotImplementedError
 
     def settings(self) -> object | None:
@@ -72,7 +72,10 @@ class AppTestCase:
     @pytest.fixture(scope="class")
     @classmethod
     def methods(cls, app, folder):
-        scorers = {"network": app.cnn(cls().maps), "handcrafted": app.handcrafted()}
+        scorers = {
+            "network": app.cnn(cls().network()),
+            "handcrafted": app.handcrafted(folder),
+        }
         return {name: app.score(folder, "test", scorer) for name, scorer in scorers.items()}
 
     def test_the_app_is_found_and_whole(self, app):
@@ -127,7 +130,7 @@ class AppTestCase:
             assert {result.subject for result in results} <= set(folder.subjects("test"))
 
     def test_scores_repeat(self, app, folder, methods):
-        again = app.score(folder, "test", app.cnn(self.maps))
+        again = app.score(folder, "test", app.cnn(self.network()))
         assert app.rows(again) == app.rows(methods["network"])
 
     def test_metrics_are_intervals_of_finite_measures(self, app, methods):
@@ -170,11 +173,11 @@ class AppTestCase:
             figure.savefig(tmp_path / f"{name}.png", dpi=30)
             pyplot.close(figure)
 
-    def test_raw_images_are_found(self, app, raw, tmp_path):
-        found = app.raw_images(raw)
-        assert found and all(path.is_file() for path in found)
-        assert app.raw_images(found[0]) == [found[0]]
-        assert app.raw_images(tmp_path) == []
+    def test_raw_inputs_are_found(self, app, raw, tmp_path):
+        found = app.raw_inputs(raw)
+        assert found and all(path.exists() for path in found)
+        assert app.raw_inputs(found[0]) == [found[0]]
+        assert app.raw_inputs(tmp_path) == []
 
     def test_the_interface_is_the_common_one(self, app):
         expected = {
@@ -182,7 +185,7 @@ class AppTestCase:
             "monitor": ["probabilities", "labels"],
             "score": ["folder", "split", "scorer", "progress"],
             "figures": ["methods", "history"],
-            "predict": ["path", "scorer", "settings", "name", "output"],
+            "predict": ["path", "scorer", "settings", "name", "output", "options"],
         }
         for name, arguments in expected.items():
             found = list(inspect.signature(getattr(app, name)).parameters)

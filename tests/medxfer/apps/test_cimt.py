@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 
@@ -41,10 +43,12 @@ class TestCimt(AppTestCase):
     def settings(self):
         return SMALL
 
-    def maps(self, image):
-        margin = SMALL.margin
-        height, width = (side - 2 * margin for side in image.shape)
-        return ridges((np.full(width, 10.3), np.full(width, 19.6)), height, width)
+    def network(self):
+        def maps(image):
+            height, width = (side - 2 * SMALL.margin for side in image.shape)
+            return ridges((np.full(width, 10.3), np.full(width, 19.6)), height, width)
+
+        return types.SimpleNamespace(maps=maps)
 
 
 @pytest.mark.parametrize("rule", ["arg_max", "joint"])
@@ -88,7 +92,7 @@ def test_a_scorer_keeps_the_maps_it_decoded():
         return ridges(pair)
 
     roi = np.zeros((96, 128), np.uint8)
-    trace = cimt.cnn(maps)(roi, 18, MM)
+    trace = cimt.cnn(types.SimpleNamespace(maps=maps))(roi, 18, MM)
     assert asked[0] is roi
     np.testing.assert_array_equal(trace.maps, ridges(pair))
     again = cimt.decode(ridges(pair), MM, cimt.DEFAULT_DECODING)

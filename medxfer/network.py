@@ -1,0 +1,60 @@
+"""A trained network as the applications see it: patches to probabilities, regions to maps."""
+
+import functools
+from collections.abc import Mapping
+from types import ModuleType
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from medxfer import data, dense
+
+BATCH = 64
+
+
+class TrainedNetwork:
+    """What a scorer may ask of a network; apps know no more of it.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Preprocessed images -> logits.
+    plugin : module
+        Of ``medxfer.models``: ``INPUT_SIDE`` and ``preprocess``.
+    settings : mapping
+        Of the records that the network learnt from; ``patch`` and ``margin`` for maps.
+    """
+
+    def __init__(self, model: keras.Model, plugin: ModuleType, settings: Mapping) -> None:
+        self._model, self._plugin, self._settings = model, plugin, settings
+        transform = data.patch_transform(plugin)
+        self._probabilities = tf.function(
+            lambda images: tf.nn.softmax(
+                tf.cast(model(transform(images), training=False), tf.float32)
+            ),
+            reduce_retracing=True,
+        )
+
+    def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities float32 (N, classes) of images uint8 (N, height, width, 1 or 3)."""
+        found = []
+        for start in range(0, len(images), BATCH):
+            batch = images[start : start + BATCH]
+            # Every batch has one shape, so that the graph is traced once for a size of images.
+            full = np.zeros((BATCH, *images.shape[1:]), np.uint8)
+            full[: len(batch)] = batch
+            found.append(self._probabilities(tf.constant(full)).numpy()[: len(batch)])
+        classes = self._model.output_shape[-1]
+        return np.concatenate(found) if found else np.empty((0, classes), np.float32)
+
+    @functools.cached_property
+    def maps(self):
+        """Region uint8 (H + 2 margin, W + 2 margin) -> probabilities float32 (H, W, classes)."""
+        return dense.mapper(
+            self._model,
+            self._plugin,
+            patch=self._settings["patch"],
+            margin=self._settings["margin"],
+        )
