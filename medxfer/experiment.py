@@ -189,7 +189,10 @@ def finish(
         config.tune: app.score(
             folder, "test", app.cnn(network(built, folder.settings)), progress=True
         ),
-        "handcrafted": app.score(folder, "test", app.handcrafted(folder)),
+        **{
+            name: app.score(folder, "test", scorer)
+            for name, scorer in app.counterparts(folder).items()
+        },
     }
     card["metrics"] = {
         name: {key: dataclasses.asdict(value) for key, value in app.metrics(results).items()}

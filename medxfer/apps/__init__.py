@@ -9,9 +9,9 @@ An app is a module with
     Folder of records of the app's synthetic studies: the data where none are given.
 ``monitor(probabilities, labels)``
     Validation score of an epoch, higher is better.
-``cnn(network)``, ``handcrafted(folder)``
-    Scorers behind one contract: of a :class:`medxfer.network.TrainedNetwork`, and of the classic
-    counterpart, which may learn from the training part of the records.
+``cnn(network)``, ``counterparts(folder)``
+    Scorers behind one contract: of a :class:`medxfer.network.TrainedNetwork`, and name -> scorer of
+    the classic methods beside it, which may learn from the training part of the records.
 ``score(folder, split, scorer, progress)``
     Results, one per unit.
 ``metrics(results)``, ``compare(methods)``

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from data_prep import patches
 from data_prep.errors import UserError
 from data_prep.readers import _carotid, _stills
-from medxfer.apps._options import PredictOptions
+from medxfer.apps._options import NO_OPTIONS, PredictOptions
 from medxfer.handcrafted import cimt as tracer
 
 if typing.TYPE_CHECKING:
@@ -31,7 +31,7 @@ def predict(
     settings: Mapping,
     name: str,
     output: pathlib.Path,
-    options: PredictOptions = PredictOptions(),
+    options: PredictOptions = NO_OPTIONS,
 ) -> dict:
     """Trace the far wall in one raw image.
 

@@ -24,3 +24,6 @@ class PredictOptions:
     region: tuple[int, int, int, int] | None = None
     every_s: float | None = None
     assets: pathlib.Path | None = None
+
+
+NO_OPTIONS = PredictOptions()

@@ -158,9 +158,13 @@ def cnn(network, decoding: Decoding = DEFAULT_DECODING) -> Scorer:
     return scorer
 
 
-def handcrafted(folder=None) -> Scorer:
-    """Scorer of the classic tracer, which learns nothing from the records in ``folder``."""
-    return lambda roi, margin, mm_per_pixel: Trace(tracer.trace(roi, margin, mm_per_pixel))
+def counterparts(folder=None) -> dict[str, Scorer]:
+    """Name -> scorer of the classic tracer, which learns nothing from the records in ``folder``."""
+    return {
+        "handcrafted": lambda roi, margin, mm_per_pixel: Trace(
+            tracer.trace(roi, margin, mm_per_pixel)
+        )
+    }
 
 
 def score(folder, split: str, scorer: Scorer, progress: bool = False) -> list[Result]:

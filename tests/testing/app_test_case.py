@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import itertools
 import json
 import math
 import pathlib
@@ -15,7 +16,7 @@ from medxfer.evaluation.intervals import Interval
 from medxfer.report import measure_name
 
 NAMES = (
-    "CLASSES", "UNIT", "prepared_phantom", "monitor", "cnn", "handcrafted", "score", "metrics",
+    "CLASSES", "UNIT", "prepared_phantom", "monitor", "cnn", "counterparts", "score", "metrics",
     "INPUT", "compare", "rows", "figures", "raw_inputs", "predict", "describe",
 )  # fmt: skip
 HISTORY = [{"loss": 1.1, "score": 0.6}, {"loss": 0.9, "score": 0.8}]
@@ -74,7 +75,7 @@ class AppTestCase:
     def methods(cls, app, folder):
         scorers = {
             "network": app.cnn(cls().network()),
-            "handcrafted": app.handcrafted(folder),
+            **app.counterparts(folder),
         }
         return {name: app.score(folder, "test", scorer) for name, scorer in scorers.items()}
 
@@ -147,10 +148,13 @@ class AppTestCase:
         metrics = app.metrics(methods["network"])
         found = app.compare(methods)
         assert found and found.keys() <= metrics.keys()
-        for measure, (pair,) in found.items():
-            assert (pair.first, pair.second) == tuple(methods)
-            means = [app.metrics(results)[measure].estimate for results in methods.values()]
-            assert pair.difference.estimate == pytest.approx(means[0] - means[1])
+        metrics = {name: app.metrics(results) for name, results in methods.items()}
+        for measure, pairs in found.items():
+            names = [(pair.first, pair.second) for pair in pairs]
+            assert names == list(itertools.combinations(methods, 2))
+            for pair in pairs:
+                first, second = (metrics[name][measure].estimate for name in names.pop(0))
+                assert pair.difference.estimate == pytest.approx(first - second)
 
     def test_rows_are_plain_values_of_equal_keys(self, app, methods):
         tables = [app.rows(results) for results in methods.values()]

@@ -97,7 +97,8 @@ def test_a_scorer_keeps_the_maps_it_decoded():
     np.testing.assert_array_equal(trace.maps, ridges(pair))
     again = cimt.decode(ridges(pair), MM, cimt.DEFAULT_DECODING)
     np.testing.assert_array_equal(trace.boundaries.li, again.li)
-    assert cimt.handcrafted()(np.zeros((96, 128), np.uint8), 18, MM).maps is None
+    tracer = cimt.counterparts()["handcrafted"]
+    assert tracer(np.zeros((96, 128), np.uint8), 18, MM).maps is None
 
 
 @pytest.fixture
