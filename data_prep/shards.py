@@ -46,6 +46,10 @@ class Layout:
         ``{"validation_roi": ("validation", "roi")}``.
     channels : int
         1 (grey) or 3 (RGB).
+    balanced : tuple of str
+        Splits whose larger classes lose examples, at random but the same ones always, until every
+        class has as many as the smallest: "randomly dropping negatives" of Tajbakhsh et al. 2016,
+        section IV, over the whole set and not per study.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Layout:
     extras: Mapping[str, str]
     splits: Mapping[str, tuple[str, str]]
     channels: int = 1
+    balanced: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +173,13 @@ def write_dataset(
                     spill.case: {"subject": spill.subject, **spill.truth} for spill in members
                 }
                 written[split] = _write_split(
-                    folder, f"{layout.name}-{split}", members, kind, seed, shard_bytes
+                    folder,
+                    f"{layout.name}-{split}",
+                    members,
+                    kind,
+                    seed,
+                    shard_bytes,
+                    split in layout.balanced,
                 )
         if not any(split.examples for split in written.values()):
             raise UserError("No study gave any example: nothing was written.")
@@ -206,6 +217,7 @@ def _write_split(
     kind: str,
     seed: int,
     shard_bytes: int,
+    balanced: bool,
 ) -> Written:
     """Write the shards of one split.
 
@@ -226,6 +238,9 @@ def _write_split(
             f"{name}: two examples have the same key (case {' and '.join(cases)}): "
             "a key must name one example only."
         )
+    if balanced:
+        kept = _equal_shares(index["label"])
+        index, owners = index[kept], owners[kept]
     size = int(index["length"].sum())
     count = max(1, min(len(index), math.ceil(size / shard_bytes)))
     bounds = [len(index) * shard // count for shard in range(count + 1)]
@@ -246,6 +261,13 @@ def _write_split(
         labels=dict(zip(labels.tolist(), counts.tolist(), strict=True)),
         sha256=sha256,
     )
+
+
+def _equal_shares(labels: np.ndarray) -> np.ndarray:
+    """Places of the first examples of every class, as many as the smallest class has; in order."""
+    places = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    fewest = min(map(len, places), default=0)
+    return np.sort(np.concatenate([own[:fewest] for own in places] or [np.empty(0, np.intp)]))
 
 
 #: One example of a spill: 128 bits of its hashed key, where it lies, its class.

@@ -73,6 +73,33 @@ def test_every_example_is_written_once_by_hashed_key(spills, tmp_path, split, pa
     assert raw_records(tmp_path / "data", split) == [expected[key] for key in sorted(expected)]
 
 
+def test_a_balanced_split_keeps_equal_shares_in_the_same_order(spills, tmp_path):
+    plain = write(tmp_path / "plain", spills)
+    layout = dataclasses.replace(fake.layout(), balanced=("train",))
+    balanced = write(tmp_path / "balanced", spills, layout=layout)
+    counts = plain["splits"]["train"]["labels"]
+    fewest = min(counts.values())
+    assert set(counts.values()) != {fewest}
+    assert balanced["splits"]["train"]["labels"] == dict.fromkeys(counts, fewest)
+    assert balanced["splits"]["test"] == plain["splits"]["test"]
+    left, expected = dict.fromkeys(counts, fewest), []
+    for record in raw_records(tmp_path / "plain", "train"):
+        label = str(
+            tf.train.Example.FromString(record).features.feature["label"].int64_list.value[0]
+        )
+        left[label] -= 1
+        if left[label] >= 0:
+            expected.append(record)
+    assert raw_records(tmp_path / "balanced", "train") == expected
+
+
+def test_assets_lie_beside_the_records(spills, tmp_path):
+    write(tmp_path / "data", spills, assets={"detector.npz": b"trees"})
+    assert (tmp_path / "data" / "assets" / "detector.npz").read_bytes() == b"trees"
+    write(tmp_path / "without", spills)
+    assert not (tmp_path / "without" / "assets").exists()
+
+
 def test_bytes_do_not_depend_on_the_order_of_the_studies(spills, tmp_path):
     write(tmp_path / "a", spills)
     write(tmp_path / "b", spills[::-1])
