@@ -71,6 +71,61 @@ def boxes(box: Sequence[float], scales: Sequence[float], shift: float) -> np.nda
     return np.concatenate([corners, np.broadcast_to(sizes[:, None], corners.shape)], axis=-1)
 
 
+def resample(image: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
+    """Boxes of an image, each enlarged or reduced to one size.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, (height, width) or (height, width, channels)
+    boxes : ndarray of float, (..., 4)
+        x, y, width, height in pixels: the box spans [x, x + width] in coordinates in which pixel 0
+        spans [0, 1], as edges of pictures are meant. They may reach beyond the image.
+    side : int
+        Of the patches, in pixels.
+
+    Returns
+    -------
+    ndarray of uint8, (n, side, side) or (n, side, side, channels)
+        Bilinear between pixel centres, rounded; where a patch has fewer pixels than its box, the
+        image is first averaged down by the whole factor, so that fine texture does not alias.
+        Beyond its edges the image is reflected, without repeating the edge pixel.
+    """
+    import cv2
+
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    out = np.empty((len(boxes), side, side, *image.shape[2:]), np.uint8)
+    levels: dict[tuple[int, int], np.ndarray] = {(1, 1): image}
+    for patch, (x, y, width, height) in zip(out, boxes, strict=True):
+        factors = max(1, int(width / side)), max(1, int(height / side))
+        if factors not in levels:
+            levels[factors] = _reduced(image, *factors)
+        level = levels[factors]
+        step_x, step_y = width / side / factors[0], height / side / factors[1]
+        # Centre of the first output pixel, in pixels of the level whose first centre is 0.
+        first_x = x / factors[0] + step_x / 2 - 0.5
+        first_y = y / factors[1] + step_y / 2 - 0.5
+        matrix = np.array([[step_x, 0, first_x], [0, step_y, first_y]])
+        cv2.warpAffine(
+            level,
+            matrix,
+            (side, side),
+            dst=patch,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+    return out
+
+
+def _reduced(image: np.ndarray, across: int, down: int) -> np.ndarray:
+    """Mean over blocks; an incomplete block is made whole by repeating the last row or column."""
+    import cv2
+
+    height, width = image.shape[:2]
+    padded = cv2.copyMakeBorder(image, 0, -height % down, 0, -width % across, cv2.BORDER_REPLICATE)
+    size = padded.shape[1] // across, padded.shape[0] // down
+    return cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
+
+
 def dihedral(patches: np.ndarray) -> np.ndarray:
     """The eight versions of square patches: four quarter turns, and the same mirrored.
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from data_prep import patches
 
@@ -74,3 +75,44 @@ def test_dihedral_gives_the_eight_symmetries_of_the_square(shape):
     np.testing.assert_array_equal(found[0], batch)
     np.testing.assert_array_equal(found[4], batch[:, :, ::-1])
     np.testing.assert_array_equal(found[1], transposed[:, ::-1])  # anticlockwise
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+@pytest.mark.parametrize("box", [(10, 6, 20, 14), (3.3, 8.7, 21.9, 17.2), (-6, 20, 30, 30)])
+def test_resample_is_bilinear_between_centres(channels, box):
+    rng = np.random.default_rng(3)
+    image = ndimage.gaussian_filter(
+        rng.uniform(0, 255, (48, 60, *channels)), (2, 2, *(0 for _ in channels))
+    )
+    image = np.rint(255 * (image - image.min()) / np.ptp(image)).astype(np.uint8)
+    side = 32
+    x, y, width, height = box
+    columns = x + (np.arange(side) + 0.5) * width / side - 0.5
+    rows = y + (np.arange(side) + 0.5) * height / side - 0.5
+    grid = np.meshgrid(rows, columns, indexing="ij")
+    planes = np.atleast_3d(image).astype(float)
+    expected = np.stack(
+        [
+            ndimage.map_coordinates(planes[..., k], grid, order=1, mode="mirror")
+            for k in range(planes.shape[-1])
+        ],
+        axis=-1,
+    ).reshape(side, side, *channels)
+    found = patches.resample(image, np.array([box]), side)
+    assert found.shape == (1, side, side, *channels)
+    # OpenCV places its samples to 1/32 of a pixel.
+    assert np.abs(found[0] - expected).max() <= 0.5 + np.abs(np.diff(planes, axis=1)).max() / 16
+
+
+def test_resample_averages_before_it_reduces():
+    image = np.zeros((64, 64), np.uint8)
+    image[:, ::2] = 200  # stripes that aliasing would turn into black or white
+    found = patches.resample(image, np.array([[0, 0, 64, 64]]), 16)
+    assert np.ptp(found[0, :, 1:-1].astype(int)) <= 2
+    assert abs(int(found[0, 8, 8]) - 100) <= 2
+
+
+def test_resample_of_a_whole_image_at_its_size_is_the_image():
+    image = np.random.default_rng(4).integers(0, 256, (20, 20, 3), np.uint8)
+    found = patches.resample(image, np.array([[0, 0, 20, 20]]), 20)
+    np.testing.assert_array_equal(found[0], image)
