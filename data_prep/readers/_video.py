@@ -1,0 +1,355 @@
+"""Frames of a video file, streamed in presentation order, exact whatever is skipped.
+
+The packets are listed first, without decoding: their timestamps, sorted, are the index of the
+frames. Then only what is needed is decoded. Packets are left undecoded only up to a point where the
+codec guarantees a fresh start (every frame of an intra-only codec, a key frame of VP8 and VP9, an
+IDR picture of H.264 and H.265); a "key frame" as such is not enough, for after an open GOP's the
+frames may refer to what lies before.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+import numpy as np
+
+from data_prep.readers import _images
+from data_prep.readers._images import Unusable
+
+SUFFIXES = tuple(
+    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .mpe .m2v .wmv .asf .flv .ts .mts .m2ts .vob .3gp "
+    ".ogv .ogm .dv .mxf .divx .h264 .264 .h265 .hevc .y4m".split()
+)
+INTRA_ONLY = {"mjpeg", "prores", "dnxhd", "dvvideo", "huffyuv", "ffvhuff", "rawvideo", "png"}
+KEY_IS_START = {"vp8", "vp9"}
+SLACK_S = 0.5  # by which a container's stated length may exceed its last frame
+LEAST_SLACK = 3  # frames
+REORDERED = 16  # frames that H.264 and H.265 may hold back to show them in order, at most
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Index:
+    """What the packets say of a video.
+
+    Attributes
+    ----------
+    count : int
+        Frames that can be read up to a break, if there is one.
+    expected : int
+        Frames that the container announces; ``count`` where it announces none.
+    is_cut : bool
+        The file ends before its content does, or a packet is damaged.
+    pts : numpy.ndarray or None
+        int64 (count,) timestamps in presentation order; None where they are absent or not unique:
+        then frames are counted as the decoder gives them, and nothing is skipped.
+    runs : numpy.ndarray or None
+        int64 (count,): for each frame in presentation order, the number of the fresh start after
+        which it is decoded.
+    time_base : Fraction
+        Seconds of one step of ``pts``.
+    rate : Fraction or None
+        Frames a second, as stated.
+    """
+
+    count: int
+    expected: int
+    is_cut: bool
+    pts: np.ndarray | None
+    runs: np.ndarray | None
+    time_base: Fraction
+    rate: Fraction | None
+
+    def time_s(self, number: int) -> float | None:
+        """Seconds from the first frame to frame ``number``; None where nothing says it."""
+        if self.pts is not None:
+            return float((int(self.pts[number]) - int(self.pts[0])) * self.time_base)
+        return float(number / self.rate) if self.rate else None
+
+
+def scan(path: pathlib.Path) -> Index:
+    """List the packets of a video's first video stream.
+
+    Raises
+    ------
+    Unusable
+        If the file is missing, empty or no video, if it was cut before its table of contents, or
+        if nothing here decodes its codec.
+    """
+    with _Opened(path) as (container, stream):
+        context = stream.codec_context
+        starts_fresh = _fresh_start(context)
+        pts: list[int | None] = []
+        runs: list[int] = []
+        run, is_cut, read = 0, False, 0
+        for packet in _packets(container, stream):
+            if packet is None or packet.is_corrupt:
+                is_cut = True
+                break
+            read += 1
+            run += bool(pts) and starts_fresh(packet)
+            if packet.has_sidedata("new_extradata"):
+                starts_fresh = _never
+                runs, run = [0] * len(runs), 0
+            if packet.is_discard:  # before the start that an edit list sets
+                continue
+            pts.append(packet.pts)
+            runs.append(run)
+        expected = max(len(pts), stream.frames + len(pts) - read)
+        stated = _stated_seconds(container, stream)
+        base, rate = stream.time_base or Fraction(1, 1000), stream.average_rate
+    if not pts:
+        raise Unusable("no frame of the video can be read")
+    if expected > len(pts):
+        is_cut = True
+    unique = None not in pts and len(set(pts)) == len(pts)
+    if unique and stated and rate and not is_cut:
+        lasting = float((max(pts) - min(pts)) * base + 1 / rate)
+        if stated - lasting > max(SLACK_S, LEAST_SLACK / float(rate)):
+            is_cut, expected = True, len(pts) + round((stated - lasting) * float(rate))
+    if not unique:
+        return Index(len(pts), expected, is_cut, None, None, base, rate)
+    order = np.argsort(np.array(pts, np.int64), kind="stable")
+    stamps, numbers = np.array(pts, np.int64)[order], np.array(runs, np.int64)[order]
+    return Index(len(pts), expected, is_cut, stamps, numbers, base, rate)
+
+
+class Damaged(Exception):
+    """Decoding met damage; ``number``: of the first frame that cannot be used."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def decode(
+    path: pathlib.Path, index: Index, wanted: np.ndarray | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode frames one by one; one decoded frame at a time is held.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    index : Index
+        Of this file.
+    wanted : numpy.ndarray, optional
+        bool (index.count,): frames to give; all if absent. Ignored where ``index.pts`` is None.
+
+    Yields
+    ------
+    number : int
+        From 0 in presentation order.
+    image : numpy.ndarray
+        uint8 (H, W, 3) RGB.
+
+    Raises
+    ------
+    Damaged
+        At the first damaged frame after a whole one, or where the data end too early. Damaged
+        frames before the first whole one, where a recording began amid a group, are passed over.
+    """
+    if index.pts is None:
+        numbered = enumerate(_in_order(path))
+        wanted = None
+    else:
+        if wanted is None:
+            wanted = np.ones(index.count, bool)
+        if not wanted.any():
+            return
+        numbered = _by_time(path, index, wanted)
+    number, began = -1, False
+    for number, frame in numbered:
+        if frame is None or (frame.is_corrupt and began):
+            raise Damaged(max(number, 0))
+        if frame.is_corrupt or number >= index.count:
+            continue
+        began = True
+        if wanted is None or wanted[number]:
+            yield number, frame.to_ndarray(format="rgb24")
+    if not began:
+        raise Damaged(0)
+
+
+def whole_frames(path: pathlib.Path, index: Index) -> int:
+    """Number of frames, from the first, that no break or damage touches; decodes them all.
+
+    Frames shown shortly before a damaged one may have been predicted from it, so as many as a
+    codec may reorder are not counted.
+    """
+    if index.pts is None:
+        numbered = enumerate(_in_order(path))
+    else:
+        numbered = _by_time(path, index, np.ones(index.count, bool))
+    number, began = -1, False
+    for number, frame in numbered:
+        if frame is None or (frame.is_corrupt and began):
+            return max(0, number - REORDERED)
+        began |= not frame.is_corrupt
+    return number + 1
+
+
+def _in_order(path: pathlib.Path) -> Iterator:
+    """Frames as the decoder gives them; None at damage that it does not survive."""
+    import av
+
+    with _Opened(path) as (container, stream):
+        for packet in _packets(container, stream, flush=True):
+            try:
+                frames = None if packet is None or packet.is_corrupt else packet.decode()
+            except av.error.FFmpegError:
+                frames = None
+            yield from [None] if frames is None else frames
+            if frames is None:
+                return
+
+
+def _by_time(path: pathlib.Path, index: Index, wanted: np.ndarray) -> Iterator[tuple]:
+    """(number, frame) of at least the wanted frames; (number, None) at damage."""
+    import av
+
+    place = {int(stamp): number for number, stamp in enumerate(index.pts)}
+    runs = np.zeros(int(index.runs.max()) + 1, bool)
+    runs[index.runs[wanted]] = True
+    last = int(np.flatnonzero(wanted)[-1])
+    number, is_fresh = -1, True
+    with _Opened(path) as (container, stream):
+        context = stream.codec_context
+        for packet in _packets(container, stream, flush=True):
+            if packet is None or packet.is_corrupt:
+                yield number + 1, None
+                return
+            is_last = packet.dts is None and packet.size == 0
+            known = place.get(packet.pts) if packet.pts is not None else None
+            needed = is_last or known is None or runs[index.runs[known]]
+            try:
+                if needed:
+                    frames = context.decode(packet)
+                    is_fresh = False
+                elif not is_fresh:  # the end of a run: what the decoder holds back, then afresh
+                    frames = context.decode(None)
+                    context.flush_buffers()
+                    is_fresh = True
+                else:
+                    continue
+            except av.error.FFmpegError:
+                yield number + 1, None
+                return
+            for frame in frames:
+                if frame.pts not in place:
+                    raise Unusable("its frames have other timestamps than its packets")
+                number = place[frame.pts]
+                yield number, frame
+                if number >= last:
+                    return
+    if number < last:
+        yield number + 1, None
+
+
+class _Opened:
+    """A container and its first video stream, closed at the end."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> tuple:
+        import av
+
+        try:
+            if not self._path.stat().st_size:
+                raise Unusable("the video file is empty")
+            self._container = av.open(str(self._path), metadata_errors="replace")
+        except FileNotFoundError as error:
+            raise Unusable("the video file is missing") from error
+        except (av.error.FFmpegError, OSError) as error:
+            reason = "the video file is unreadable: no video, or cut off before its contents' table"
+            raise Unusable(reason) from error
+        try:
+            if not self._container.streams.video:
+                raise Unusable("the file holds no video stream")
+            stream = self._container.streams.video[0]
+            context = stream.codec_context
+            if context is None or not _decodes(context):
+                raise Unusable("its codec is unknown: convert the video, for instance to H.264")
+            if context.width * context.height > _images.MAX_PIXELS:
+                raise Unusable(f"its frames have {context.width} x {context.height} pixels")
+            # One thread a video: videos are shared out to processes, and every further decoding
+            # thread would hold frames of its own.
+            context.thread_count = 1
+        except BaseException:
+            self._container.close()
+            raise
+        return self._container, stream
+
+    def __exit__(self, *_) -> None:
+        self._container.close()
+
+
+def _decodes(context) -> bool:
+    import av
+
+    try:
+        return bool(av.codec.Codec(context.name, "r"))
+    except (ValueError, av.error.FFmpegError):
+        return False
+
+
+def _packets(container, stream, flush: bool = False) -> Iterator:
+    """Packets in stored order, then None if reading failed; ``flush``: the empty last one too."""
+    import av
+
+    try:
+        for packet in container.demux(stream):
+            if flush or packet.size or packet.dts is not None:
+                yield packet
+    except av.error.FFmpegError:
+        yield None
+
+
+def _stated_seconds(container, stream) -> float | None:
+    """Length of the stream as its container states it.
+
+    MP4 says how many frames there are, and formats without any statement have their length guessed
+    from what is there: neither needs it.
+    """
+    stated = stream.metadata.get("DURATION", "")  # Matroska, WebM
+    try:
+        hours, minutes, seconds = stated.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        pass
+    is_alone = len(container.streams) == 1 and "matroska" in container.format.name
+    return container.duration / 1e6 if is_alone and container.duration else None
+
+
+def _never(packet) -> bool:
+    del packet
+    return False
+
+
+def _fresh_start(context) -> Callable[..., bool]:
+    """Test of a packet: does decoding from it on need nothing before it?"""
+    name, extra = context.name, context.extradata or b""
+    if name in INTRA_ONLY:
+        return lambda packet: True
+    if name in KEY_IS_START or name.startswith("libvpx"):
+        return lambda packet: packet.is_keyframe
+    # With parameter sets inside the stream (extra data not of form 1), a start may lack its own.
+    if name == "h264" and len(extra) > 4 and extra[0] == 1:
+        size = (extra[4] & 3) + 1
+        return lambda packet: packet.is_keyframe and 5 in _nal_types(packet, size, 0, 0x1F)
+    if name == "hevc" and len(extra) > 21 and extra[0] == 1:
+        size = (extra[21] & 3) + 1
+        return lambda packet: (
+            packet.is_keyframe and not {19, 20}.isdisjoint(_nal_types(packet, size, 1, 0x3F))
+        )
+    return _never
+
+
+def _nal_types(packet, size: int, shift: int, bits: int) -> set[int]:
+    """Types of the units in a packet, each preceded by its length in ``size`` bytes."""
+    data, place, found = bytes(packet), 0, set()
+    while place + size < len(data):
+        length = int.from_bytes(data[place : place + size], "big")
+        found.add(data[place + size] >> shift & bits)
+        place += size + length
+    return found
