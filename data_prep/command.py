@@ -43,6 +43,8 @@ class Options:
         Key of the pseudonyms (see :func:`data_prep.splits.secret_key`).
     link_table : path or None
         Table from original names to pseudonyms, for the owner of the data.
+    parts : mapping or None
+        Subject pseudonym -> "train", "validation" or "test", where that is already decided.
     """
 
     output: pathlib.Path
@@ -55,6 +57,7 @@ class Options:
     validation_fraction: float = 0.2
     folds: int | None = None
     fold: int | None = None
+    parts: Mapping[str, str] | None = None
 
     def split_settings(self) -> dict:
         """Settings that decide who is in which split, and in what order."""
@@ -64,7 +67,9 @@ class Options:
         }
 
     def assign(self, subjects: Collection[str]) -> dict[str, str]:
-        """Subject -> part (see :func:`data_prep.splits.assign`)."""
+        """Subject -> part: as decided, else by :func:`data_prep.splits.assign`."""
+        if self.parts is not None:
+            return {subject: self.parts[subject] for subject in subjects}
         return splits.assign(
             subjects,
             f"split {self.seed}",
@@ -225,7 +230,7 @@ def prepare(
     function: "Callable[[Study], StudyResult]",
     settings: Mapping,
     options: Options,
-    assets: Mapping[str, bytes] | None = None,
+    assets: Callable[[pathlib.Path], Mapping[str, bytes]] | None = None,
 ) -> Prepared:
     """Raw studies to a finished dataset folder, or the one that was made of them before.
 
@@ -240,9 +245,11 @@ def prepare(
         Everything that ``function`` depends on beside the study, the seed and the pseudonym key;
         plain JSON values, without original names, which are also written to ``prep.json``.
     options : Options
-    assets : mapping, optional
-        File name -> content: see :func:`data_prep.shards.write_dataset`. ``settings`` must hold
-        what decides them.
+    assets : callable, optional
+        What is to be made of all studies before the work on each, such as a detector that learns
+        from the training subjects: takes the work folder, where it may leave files for
+        ``function``, and gives file name -> content of what stays beside the records (see
+        :func:`data_prep.shards.write_dataset`). ``settings`` must hold what decides it.
 
     Returns
     -------
@@ -273,6 +280,8 @@ def prepare(
     details: dict[str, str] = {}
     work = shards.work_folder(options.output)
     if prep is None:
+        work.mkdir(parents=True, exist_ok=True)
+        kept = assets(work) if assets else None
         spills, skipped = runner.run(
             function,
             studies,
@@ -297,7 +306,7 @@ def prepare(
             settings=settings,
             inputs=inputs.hexdigest(),
             skipped={cases[failed.study.name]: failed.reason for failed in skipped},
-            assets=assets,
+            assets=kept,
         )
     shutil.rmtree(work, ignore_errors=True)
     if options.link_table is not None:

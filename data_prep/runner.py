@@ -60,7 +60,8 @@ class StudyResult:
         make up a split. May be generators: they are written as they come.
     truth : mapping
         What ``truth.json`` says of the case; plain JSON values without NaN.
-    mended : tuple of str
+        Like ``mended``, it is read after the last example was written.
+    mended : sequence of str
         What was wrong with the study and was put right; the study's name is taken out.
     """
 
@@ -68,7 +69,7 @@ class StudyResult:
     subject: str
     examples: Mapping[str, Iterable[records.Example]]
     truth: Mapping = dataclasses.field(default_factory=dict)
-    mended: tuple[str, ...] = ()
+    mended: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,8 +216,7 @@ def _work(
     study, token = job
     try:
         result = function(study)
-        mended = [_without_names(note, study) for note in result.mended]
-        _spill(result, mended, folder, token, extras)
+        _spill(result, study, folder, token, extras)
     except UserError as error:
         return Skipped(study, _without_names(str(error), study), str(error))
     except Exception as error:  # whatever one study does, the others go on
@@ -230,7 +230,7 @@ def _work(
 
 def _spill(
     result: StudyResult,
-    mended: list[str],
+    study: Study,
     folder: pathlib.Path,
     token: str,
     extras: Mapping[str, str],
@@ -250,7 +250,7 @@ def _spill(
         "case": result.case,
         "subject": result.subject,
         "truth": result.truth,
-        "mended": mended,
+        "mended": [_without_names(note, study) for note in result.mended],
         "index": index,
     }
     partial.write_text(json.dumps(content, allow_nan=False))

@@ -1,0 +1,446 @@
+"""Colonoscopy to records: candidates of polyps by shape and context, and patches of each.
+
+    python -m data_prep.polyp --input=RAW --output=DATA
+
+RAW is a folder in one of the layouts that the colonoscopy readers know (``data_prep.readers``).
+The splits train and validation hold patches, test whole candidates. The detector that proposes
+them learns from the training subjects alone; it is kept in ``assets/`` of the dataset.
+"""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from absl import flags, logging
+
+from data_prep import colonoscopy, command, patches, runner, shards
+from data_prep.errors import UserError
+from data_prep.readers._images import Unusable
+from data_prep.records import Example
+from data_prep.runner import StudyResult
+from data_prep.splits import pseudonym
+
+APP = "polyp"
+PUBLIC_KEY = b"no person"
+CLASSES = ("other", "polyp")
+DETECTOR = "candidates.npz"
+EXTRAS = {
+    "frame": "int",
+    "x": "float",  # of the candidate, in pixels of the frame
+    "y": "float",
+    "scale": "float",  # of the box; 0 where all scales are together
+    "shift": "int",  # 0 centre, 1 left, 2 right, 3 up, 4 down
+    "rotation": "int",  # of the eight versions of a square, see data_prep.patches.dihedral
+    "score": "float",  # of the detector
+    "views": "int",  # patches below one another in the image
+}
+SPLITS = {
+    "train": ("train", "patch"),
+    "validation": ("validation", "patch"),
+    "test": ("test", "unit"),
+}
+SHIFTS, MIRRORS = 5, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How candidates and patches are taken.
+
+    Attributes
+    ----------
+    patch : int
+        Side of a stored patch in pixels, to which a box of any size is resampled.
+    scales : tuple of float
+        Factors on the box of a candidate (Tajbakhsh et al. 2016, section IV-A).
+    shift : float
+        Share of the resized box by which it moves left, right, up and down.
+    top_k : int
+        Candidates a frame at most.
+    patches_per_candidate : int
+        Training patches drawn from the scales x shifts x mirrors of a candidate, 120 at most.
+        Those of false candidates are dropped at random until both classes have equal shares.
+    min_lesion : float
+        Spots of a mask smaller than this share of the frame are no lesions.
+    """
+
+    patch: int = 112
+    scales: tuple[float, ...] = (1.0, 1.2, 1.5)
+    shift: float = 0.1
+    top_k: int = 10
+    patches_per_candidate: int = 24
+    min_lesion: float = 0.001
+
+    def __post_init__(self) -> None:
+        if self.patch < 16:
+            raise UserError(f"--patch must be at least 16: {self.patch}.")
+        if not self.scales or min(self.scales) <= 0:
+            raise UserError(f"--scales must be numbers above 0: {self.scales}.")
+        if not 0 <= self.shift < 1:
+            raise UserError(f"--shift must be from 0 to below 1: {self.shift}.")
+
+
+def lesions(mask: np.ndarray, settings: Settings) -> tuple[np.ndarray, list[dict]]:
+    """Connected spots of a mask (8 neighbours) that are large enough to be lesions.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, (height, width)
+
+    Returns
+    -------
+    labels : ndarray of int32, (height, width)
+        Index of the lesion, -1 elsewhere.
+    found : list of dict
+        ``area`` in pixels and ``x``, ``y``, ``width``, ``height`` of its box.
+    """
+    import cv2
+
+    count, spots, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    labels, found = np.full(mask.shape, -1, np.int32), []
+    for spot in range(1, count):
+        x, y, width, height, area = map(int, boxes[spot])
+        if area >= settings.min_lesion * mask.size:
+            labels[spots == spot] = len(found)
+            found.append({"area": area, "x": x, "y": y, "width": width, "height": height})
+    return labels, found
+
+
+def annotation(frame) -> np.ndarray:
+    """Mask bool (height, width) of a frame; boxes are drawn where it has these alone."""
+    if frame.mask is not None:
+        return frame.mask
+    mask = np.zeros(frame.image.shape[:2], bool)
+    for x, y, width, height in frame.boxes:
+        left, top = max(round(x), 0), max(round(y), 0)
+        mask[top : round(y + height), left : round(x + width)] = True
+    return mask
+
+
+def square(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """The box made square about its centre, by its longer side, so that nothing is distorted."""
+    x, y, width, height = box
+    side = max(width, height)
+    return x + (width - side) / 2, y + (height - side) / 2, side, side
+
+
+def views(image: np.ndarray, box: tuple[float, float, float, float], settings) -> np.ndarray:
+    """Patches of a candidate at all scales and shifts.
+
+    Returns
+    -------
+    ndarray of uint8, (scales * 5, patch, patch, 3)
+        Per scale: centred, left, right, up, down.
+    """
+    places = patches.boxes(square(box), settings.scales, settings.shift)
+    return patches.resample(image, places, settings.patch)
+
+
+def prepare_study(
+    source,
+    settings: Settings,
+    sampling,
+    seed: int,
+    key: bytes,
+    parts: Mapping[str, str],
+    detector_path: pathlib.Path,
+) -> StudyResult:
+    """Candidates of one video; a pure function.
+
+    Parameters
+    ----------
+    source : Source
+        Of :mod:`data_prep.readers._colonoscopy`.
+    settings, sampling : Settings, Sampling
+    seed : int
+    key : bytes
+        Of the pseudonyms.
+    parts : mapping
+        Subject pseudonym -> part: test subjects give whole candidates, the others patches.
+    detector_path : path
+        Of the fitted detector.
+
+    Returns
+    -------
+    StudyResult
+        With the kind "unit" or the kind "patch".
+    """
+    from data_prep.candidates import polyp as candidates
+    from data_prep.readers import _colonoscopy
+
+    case, subject = pseudonym(source.name, key), pseudonym(source.subject, key)
+    if subject not in parts:
+        # It could not be read when the parts were decided: say why.
+        collections.deque(_colonoscopy.frames(source, sampling), maxlen=0)
+        raise Unusable("it has changed while it was read")
+    detector = candidates.load(detector_path)
+    truth = {"images": 0, "lesions": [], "candidates": 0, "found": 0}
+    notes: list[str] = []
+    whole = parts[subject] == "test"
+    rng = np.random.default_rng([seed, int(case, 16)])
+
+    def examples() -> Iterator[Example]:
+        for frame in _colonoscopy.frames(source, sampling, notes):
+            if frame.mask is None and not frame.boxes:
+                continue
+            first = len(truth["lesions"])
+            labels, found = lesions(annotation(frame), settings)
+            truth["images"] += 1
+            truth["lesions"] += [{"frame": frame.index, **lesion} for lesion in found]
+            hit = set()
+            for number, candidate in enumerate(detector.detect(frame.image)[: settings.top_k]):
+                truth["candidates"] += 1
+                height, width = labels.shape
+                column = min(max(int(candidate.x), 0), width - 1)
+                row = min(max(int(candidate.y), 0), height - 1)
+                lesion = int(labels[row, column])
+                lesion = first + lesion if lesion >= 0 else -1
+                hit.add(lesion)
+                unit = f"{case}-{frame.index}-{number}"
+                stack = views(frame.image, candidate.box, settings)
+                common = {
+                    "label": int(lesion >= 0),
+                    "subject": subject,
+                    "case": case,
+                    "unit": unit,
+                    "lesion": lesion,
+                }
+                extras = {
+                    "frame": frame.index,
+                    "x": float(candidate.x),
+                    "y": float(candidate.y),
+                    "score": float(candidate.score),
+                }
+                if whole:
+                    together = stack.reshape(-1, *stack.shape[2:])
+                    extras |= {"scale": 0.0, "shift": 0, "rotation": 0, "views": len(stack)}
+                    yield Example(unit, together, extras=extras, **common)
+                    continue
+                count = min(settings.patches_per_candidate, len(stack) * MIRRORS)
+                for place in np.sort(rng.permutation(len(stack) * MIRRORS)[:count]):
+                    view, rotation = divmod(int(place), MIRRORS)
+                    scale, shift = divmod(view, SHIFTS)
+                    patch = patches.dihedral(stack[view][None])[rotation, 0]
+                    drawn = {
+                        "scale": settings.scales[scale],
+                        "shift": shift,
+                        "rotation": rotation,
+                        "views": 1,
+                    }
+                    yield Example(f"{unit}-{place}", patch, extras=extras | drawn, **common)
+            truth["found"] += len(hit - {-1})
+        if not truth["images"]:
+            raise Unusable("no frame of it is annotated with a mask or boxes")
+
+    return StudyResult(case, subject, {"unit" if whole else "patch": examples()}, truth, notes)
+
+
+def prepare(
+    raw: pathlib.Path,
+    output: pathlib.Path,
+    *,
+    settings: Settings | None = None,
+    sampling=None,
+    choice=None,
+    detector: pathlib.Path | None = None,
+    options: command.Options | None = None,
+) -> command.Prepared:
+    """Raw studies to a dataset folder: what the command does, for other code.
+
+    Parameters
+    ----------
+    raw, output : pathlib.Path
+    settings : Settings, optional
+    sampling : data_prep.readers._colonoscopy.Sampling, optional
+        Which frames of a video; by default all.
+    choice : data_prep.readers._colonoscopy.Options, optional
+        What the files leave open.
+    detector : pathlib.Path, optional
+        Fitted detector; by default one is fitted to the training subjects.
+    options : command.Options, optional
+        As for :func:`data_prep.cimt.prepare`.
+
+    Raises
+    ------
+    UserError
+        If no case can be used, the training subjects show no polyp, and as in
+        :func:`data_prep.command.prepare`.
+    """
+    from data_prep.readers import _colonoscopy
+
+    settings, sampling = settings or Settings(), sampling or _colonoscopy.Sampling()
+    options = dataclasses.replace(options or command.Options(output, key=PUBLIC_KEY), output=output)
+    sources = _colonoscopy.find(raw, choice)
+    colonoscopy.warn_of_unknown_identity(sources)
+    usable = colonoscopy.readable(sources, sampling, options.workers)
+    if not usable:
+        raise UserError(f"No case of {raw} can be read: {_why(sources[0], sampling)}.")
+    parts = colonoscopy.assign(usable, options)
+    options = dataclasses.replace(options, parts=parts)
+    place = detector or shards.work_folder(output) / DETECTOR
+
+    def fitted(work: pathlib.Path) -> dict[str, bytes]:
+        if detector is None and not (work / DETECTOR).exists():
+            _fit(usable, sampling, settings, parts, options, work / DETECTOR)
+        return {DETECTOR: place.read_bytes()}
+
+    return command.prepare(
+        shards.Layout(APP, CLASSES, EXTRAS, SPLITS, channels=3, balanced=("train", "validation")),
+        sources,
+        functools.partial(
+            prepare_study,
+            settings=settings,
+            sampling=sampling,
+            seed=options.seed,
+            key=options.key,
+            parts=parts,
+            detector_path=place,
+        ),
+        {
+            **dataclasses.asdict(settings),
+            **dataclasses.asdict(sampling),
+            "mirrors": True,
+            # The detector depends on all training studies, and every candidate on the detector.
+            "detector": _identity(detector, usable, parts, options),
+        },
+        options,
+        assets=fitted,
+    )
+
+
+def _why(source, sampling) -> str:
+    from data_prep.readers import _colonoscopy
+
+    try:
+        collections.deque(_colonoscopy.frames(source, sampling), maxlen=0)
+    except Unusable as error:
+        return f"{source.name}: {error}"
+    return "its files changed meanwhile"
+
+
+def _fit(
+    sources, sampling, settings: Settings, parts: Mapping[str, str], options, place: pathlib.Path
+) -> None:
+    """Fit the detector to the training subjects and keep it."""
+    from data_prep.candidates import polyp as candidates
+    from data_prep.readers import _colonoscopy
+
+    own = [s for s in sources if parts[pseudonym(s.subject, options.key)] == "train"]
+    if not own:
+        raise UserError(
+            "No subject is in the training part, so no detector can be fitted: lower "
+            "--test_fraction, or give --detector=FILE, the assets/candidates.npz of another "
+            "dataset."
+        )
+    logging.info("The detector of candidates learns from %d training cases.", len(own))
+
+    def annotated():
+        for source in own:
+            # Frames of one subject stay together when the detector checks itself.
+            name = pseudonym(source.subject, options.key)
+            for frame in _colonoscopy.frames(source, sampling):
+                if frame.mask is not None or frame.boxes:
+                    yield frame.image, annotation(frame), name
+
+    detector = candidates.fit(annotated(), seed=options.seed)
+    partial = place.with_name(f"partial-{place.name}")
+    detector.save(partial)
+    partial.replace(place)
+
+
+def _identity(detector: pathlib.Path | None, sources, parts: Mapping[str, str], options) -> str:
+    """Hash of what decides the detector."""
+    if detector is not None:
+        try:
+            return hashlib.sha256(detector.read_bytes()).hexdigest()
+        except OSError as error:
+            raise UserError(
+                f"--detector={detector} cannot be read ({error.strerror}): give the "
+                "assets/candidates.npz of a dataset of this app."
+            ) from error
+    own = [s for s in sources if parts[pseudonym(s.subject, options.key)] == "train"]
+    tokens = runner.tokens(own, {}, options.workers)
+    return hashlib.sha256(json.dumps(sorted(tokens)).encode()).hexdigest()
+
+
+def define_flags() -> None:
+    """Define the flags of this command beside the shared ones."""
+    default = Settings()
+    colonoscopy.define_flags(every_s=None)
+    flags.DEFINE_integer(
+        "patch", default.patch, "Side of a stored patch in pixels; the network resizes it.", 16
+    )
+    flags.DEFINE_list(
+        "scales", [str(s) for s in default.scales], "Factors on a candidate's box; the paper's."
+    )
+    flags.DEFINE_float(
+        "shift", default.shift, "Share of the resized box by which it is moved; the paper's."
+    )
+    flags.DEFINE_integer("top_k", default.top_k, "Candidates a frame at most.", 1)
+    flags.DEFINE_integer(
+        "patches_per_candidate",
+        default.patches_per_candidate,
+        "Training patches drawn from the 120 of a candidate; both classes end with equal shares.",
+        1,
+    )
+    flags.DEFINE_float(
+        "min_lesion",
+        default.min_lesion,
+        "Spots of a mask smaller than this share of the frame are no lesions.",
+        lower_bound=0.0,
+    )
+    flags.DEFINE_string(
+        "detector",
+        None,
+        "assets/candidates.npz of another dataset: use its detector, for instance to test on a "
+        "second set what was learnt on a first. Default: fit one to the training subjects.",
+    )
+
+
+def main() -> None:
+    """Run the command with the parsed flags."""
+    values = flags.FLAGS
+    names = [field.name for field in dataclasses.fields(Settings)]
+    given = {name: values[name].value for name in names}
+    try:
+        given["scales"] = tuple(float(scale) for scale in given["scales"])
+    except ValueError:
+        raise UserError(f"--scales must be numbers: {','.join(given['scales'])}.") from None
+    choice, sampling = colonoscopy.choices()
+    prepared = prepare(
+        pathlib.Path(values.input),
+        pathlib.Path(values.output),
+        settings=Settings(**given),
+        sampling=sampling,
+        choice=choice,
+        detector=pathlib.Path(values.detector) if values.detector else None,
+        options=command.options(),
+    )
+    print(command.summary(prepared))
+    print(_recall(prepared))
+
+
+def _recall(prepared: command.Prepared) -> str:
+    """How many test lesions have a candidate, and how many candidates a frame."""
+    truth = json.loads((prepared.output / "truth.json").read_text()).get("test", {})
+    cases = truth.values()
+    lesions = sum(len(case["lesions"]) for case in cases)
+    images = sum(case["images"] for case in cases)
+    if not images:
+        return "No test frames."
+    found = sum(case["found"] for case in cases)
+    candidates = sum(case["candidates"] for case in cases)
+    return (
+        f"Test part: {images} frames, {lesions} lesions, {found} of them with a candidate"
+        f"{f' ({found / lesions:.1%})' if lesions else ''}, "
+        f"{candidates / images:.1f} candidates a frame."
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
