@@ -1,0 +1,312 @@
+"""What every CT source becomes: one volume in Hounsfield units on a rectangular grid.
+
+A kind of source is a module beside this one with ``KIND = "ct"``, ``LAYOUT`` and two functions::
+
+    detect(root, files, options) -> list[Source]   cheap: file names and headers
+    read(source) -> Volume                         one volume, whole; raises Unusable
+
+A kind whose sources are single files also has ``SUFFIXES`` and ``open_grid(path, root) -> Grid``,
+with which label volumes are read too. Voxel indices count from 0, at voxel centres. Patient
+coordinates are in mm, left-posterior-superior (DICOM PS3.3, C.7.6.2.1.1).
+"""
+
+import dataclasses
+import importlib
+import os
+import pathlib
+import pkgutil
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from data_prep.errors import UserError
+from data_prep.readers import _grids, _points
+from data_prep.readers._grids import Grid
+from data_prep.readers._images import Unusable
+from data_prep.runner import Study
+
+LESIONS = ("auto", "components", "values")
+SUBJECTS = "subjects.csv"
+NAMED = 20  # sources left out that are named one by one
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a user says about a source where its files leave a choice.
+
+    Attributes
+    ----------
+    lesions : str
+        What one lesion is in a label volume: "values": what has one value; "components": what hangs
+        together (26 neighbours); "auto": components where all lesions have one value, else values.
+        A file called ``...RefStd`` (CAD-PE) has values.
+    derived : bool
+        Whether DICOM series that call themselves derived or secondary are read too.
+    """
+
+    lesions: str = "auto"
+    derived: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lesions not in LESIONS:
+            raise UserError(f"--lesions must be {', '.join(LESIONS)}: {self.lesions}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source(Study):
+    """Handle of one volume, cheap to make and to send to another process.
+
+    Attributes
+    ----------
+    name, files
+        See :class:`data_prep.runner.Study`.
+    parts : tuple of str
+        What each of the files is: "image" (one or, for a DICOM series, many), "data" (of a header
+        beside it), "labels", "points", "subjects".
+    kind : str
+        Module of this package that reads it.
+    root : pathlib.Path
+        Input folder, resolved. No file outside it is read.
+    subject : str
+        Identifier of the person, for making a pseudonym only.
+    facts : dict
+        What finding it already showed.
+    problem : str
+        Why it cannot be used.
+    notes : tuple of str
+        What was mended while it was found.
+    aside : bool
+        It is no CT volume at all (a localiser, another modality ...), for the reason in
+        ``problem``; :func:`find` names it and leaves it out.
+    """
+
+    parts: tuple[str, ...]
+    kind: str
+    root: pathlib.Path
+    subject: str
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+    aside: bool = False
+
+    def paths(self, part: str) -> tuple[pathlib.Path, ...]:
+        """Files that are such a part, maybe none."""
+        named = zip(self.parts, self.files, strict=True)
+        return tuple(path for kind, path in named if kind == part)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Volume:
+    """One CT volume, without anything that identifies a person.
+
+    Attributes
+    ----------
+    hu : numpy.ndarray
+        int16 (Z, Y, X) in Hounsfield units, in the order of the file (DICOM: ascending along the
+        normal of the slices); at least -1024.
+    spacing : numpy.ndarray
+        float64 (3,) mm in the order z, y, x.
+    affine : numpy.ndarray
+        float64 (4, 4): (x, y, z) voxel index to patient LPS mm; its axes are at right angles.
+    facts : mapping
+        What the header says of the scan, where it does: "slice_thickness_mm", "kvp" (float),
+        "contrast" (bool: an agent is named).
+    placed : bool
+        Whether the file says where the patient is; else ``affine`` holds the spacing alone.
+    notes : tuple of str
+        What was mended, in words fit for publication.
+    """
+
+    hu: np.ndarray
+    spacing: np.ndarray
+    affine: np.ndarray
+    facts: Mapping[str, float | bool] = dataclasses.field(default_factory=dict)
+    placed: bool = True
+    notes: tuple[str, ...] = ()
+
+    def to_patient(self, voxels: np.ndarray) -> np.ndarray:
+        """Patient LPS mm, float64 (n, 3) x, y, z, of voxel indices (n, 3) in the order z, y, x."""
+        indices = np.asarray(voxels, np.float64)[:, ::-1]
+        return indices @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def to_voxels(self, points: np.ndarray) -> np.ndarray:
+        """Voxel indices, float64 (n, 3) z, y, x, of patient LPS mm (n, 3) x, y, z."""
+        offsets = np.asarray(points, np.float64) - self.affine[:3, 3]
+        return np.linalg.solve(self.affine[:3, :3], offsets.T).T[:, ::-1]
+
+
+def readers() -> dict[str, ModuleType]:
+    """Modules that read CT volumes, by name."""
+    package = importlib.import_module(__package__)
+    found = {}
+    for entry in pkgutil.iter_modules(package.__path__):
+        if not entry.name.startswith("_"):
+            module = importlib.import_module(f"{__package__}.{entry.name}")
+            if getattr(module, "KIND", "") == "ct":
+                found[entry.name] = module
+    return found
+
+
+def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
+    """CT volumes below a folder, of every format, each with the reference standard beside it.
+
+    Only names and headers are read. What is no CT volume is left out, and named in the log.
+    Folders that are links are not entered, and files that lead out of ``root`` are not opened.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        May hold ``subjects.csv`` with the columns case and subject: which volumes (by name, with or
+        without folder, or by the name's stem) are of one person. It is needed where formats without
+        a patient identifier hold several volumes of one person.
+    options : Options, optional
+
+    Returns
+    -------
+    list of Source
+        By name.
+
+    Raises
+    ------
+    UserError
+        If the folder is absent, holds no CT volume, or ``subjects.csv`` is faulty.
+    """
+    if not root.is_dir():
+        raise UserError(f"--input={root} is not a folder.")
+    root, options = root.resolve(), options or Options()
+    paths = files(root)
+    kinds = readers()
+    found = [source for module in kinds.values() for source in module.detect(root, paths, options)]
+    aside = sorted((source for source in found if source.aside), key=lambda source: source.name)
+    for source in aside[:NAMED]:
+        logging.info("Left out: %s: %s.", source.name, source.problem)
+    if len(aside) > NAMED:
+        logging.info("Left out: %d more that are no CT volume.", len(aside) - NAMED)
+    sources = sorted((source for source in found if not source.aside), key=lambda s: s.name)
+    if not sources:
+        looked = "; ".join(module.LAYOUT for module in kinds.values())
+        first = f" Left out: {aside[0].name}: {aside[0].problem}." if aside else ""
+        raise UserError(f"{root} holds no CT volume. Looked for: {looked}.{first}")
+    sources = _with_subjects(sources, root)
+    if nameless := sum(source.subject == source.name for source in sources):
+        logging.warning(
+            "%d volumes without a patient identifier: each counts as a subject of its own. If some "
+            "are of one person, say so in %s (columns case, subject).",
+            nameless,
+            root / SUBJECTS,
+        )
+    return sources
+
+
+def read(source: Source) -> Volume:
+    """Read a volume with the reader that found it.
+
+    Raises
+    ------
+    Unusable
+        With the reason. It may name files of the source, which the runner takes out of what is
+        written.
+    """
+    if source.problem:
+        raise Unusable(source.problem)
+    for path in source.files:
+        if not inside(path, source.root):
+            raise Unusable(f"{path.name} leads out of the input folder")
+        if not path.is_file():
+            raise Unusable(f"{path.name} is missing")
+    return importlib.import_module(f"{__package__}.{source.kind}").read(source)
+
+
+def read_lesions(source: Source, volume: Volume):
+    """The reference standard: see :func:`data_prep.readers._lesions.read`."""
+    return importlib.import_module(f"{__package__}._lesions").read(source, volume)
+
+
+def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
+    """Header of a single file, by the reader of its suffix.
+
+    Raises
+    ------
+    Unusable
+        If the header cannot be read, or its volume cannot be.
+    """
+    for module in readers().values():
+        if volume_suffix(path) in getattr(module, "SUFFIXES", ()):
+            return module.open_grid(path, root)
+    raise Unusable(f"{path.name} is no volume file")
+
+
+def volume_suffix(path: pathlib.Path) -> str:
+    """The suffix in small letters, ".nii.gz" as a whole."""
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    return "".join(suffixes) if suffixes[-1:] == [".gz"] else "".join(suffixes[-1:])
+
+
+def read_file(source: Source) -> Volume:
+    """Read a source that is one file.
+
+    Raises
+    ------
+    Unusable
+        With the reason.
+    """
+    (path,) = source.paths("image")
+    grid = open_grid(path, source.root)
+    spacing = _grids.check_affine(grid.affine)
+    hu, low, high = _grids.hounsfield(grid)
+    notes = source.notes + _grids.check_levels(low, high)
+    if not grid.placed:
+        notes += ("the file gives no patient position: coordinates are from its first voxel",)
+    return Volume(hu, spacing, grid.affine, placed=grid.placed, notes=notes)
+
+
+def files(root: pathlib.Path) -> list[pathlib.Path]:
+    """All files below ``root`` (resolved), sorted; linked folders are named and not entered."""
+    found = []
+    for folder, subfolders, names in os.walk(root):
+        for name in subfolders:
+            if os.path.islink(os.path.join(folder, name)):
+                logging.warning(
+                    "Not entered, because it is a link: %s.", os.path.join(folder, name)
+                )
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [pathlib.Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def inside(path: pathlib.Path, root: pathlib.Path) -> bool:
+    """Whether ``path``, its links followed, lies in ``root`` (resolved)."""
+    return path.resolve().is_relative_to(root)
+
+
+def _with_subjects(sources: list[Source], root: pathlib.Path) -> list[Source]:
+    table = root / SUBJECTS
+    if not table.is_file() or not inside(table, root):
+        return sources
+    try:
+        rows = _points.rows(table)
+        subjects = {row["case"]: row["subject"] for row in rows if row["case"]}
+    except Exception as error:  # undecodable text, missing columns
+        raise UserError(f"{table} needs the columns case and subject.") from error
+    if not all(subjects.values()):
+        raise UserError(f"{table} has a case without a subject.")
+    given = []
+    for source in sources:
+        found = [subjects[name] for name in table_names(source) if name in subjects]
+        if found:
+            source = dataclasses.replace(
+                source,
+                subject=found[0],
+                files=(*source.files, table),
+                parts=(*source.parts, "subjects"),
+            )
+        given.append(source)
+    return given
+
+
+def table_names(source: Source) -> tuple[str, ...]:
+    """What tables may call a source, the most exact name first."""
+    return source.name, pathlib.PurePosixPath(source.name).name, source.facts["stem"]

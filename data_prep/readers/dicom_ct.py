@@ -1,0 +1,313 @@
+"""CT series in DICOM files, in a folder tree of mixed studies.
+
+Files are known by their content, whatever their names, and grouped by SeriesInstanceUID. Window
+settings (VOI) and MONOCHROME1 concern how an image is shown, not its Hounsfield units, and are
+ignored. Compressed pixels are decoded by what pydicom finds installed.
+"""
+
+import dataclasses
+import os
+import pathlib
+import sys
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pydicom
+import pydicom.pixels
+from absl import logging
+from pydicom.uid import UID
+from tqdm import tqdm
+
+from data_prep.readers import _grids, _lesions, _slices, _volumes
+from data_prep.readers._images import Unusable
+from data_prep.readers._slices import Slice
+from data_prep.readers._volumes import Options, Source, Volume
+
+KIND = "ct"
+LAYOUT = "DICOM CT series, in any folders, labels as FOLDER_label.nii.gz or in the series' folder"
+
+SUFFIXES_WITHOUT_PREAMBLE = (".dcm", ".dicom", ".ima")
+TAGS = (
+    "SOPClassUID",
+    "ImageType",
+    "Modality",
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+)
+LAST_TAG = 0x00200011  # SeriesNumber; nothing behind it is needed to sort files
+CT_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.2",  # CT
+    "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced CT
+    "1.2.840.10008.5.1.4.1.1.2.2",  # legacy converted enhanced CT
+)
+DIRECTORY = "1.2.840.10008.1.3.10"
+MODALITIES = ("MR", "PT", "NM", "US", "CR", "DX", "XA", "SR", "SEG", "RTSTRUCT", "REG", "OT", "PR")
+LOCALISERS = ("LOCALIZER", "LOCALISER", "SCOUT", "TOPOGRAM", "SURVIEW")
+
+
+@dataclasses.dataclass
+class _Series:
+    """Files of one series that are of one nature: a volume, or something to set aside."""
+
+    patient: str
+    exam: str
+    uid: str
+    number: str
+    reason: str
+    files: list[pathlib.Path] = dataclasses.field(default_factory=list)
+
+
+def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> list[Source]:
+    """Find the series below a folder; of each file only the head of the header is read."""
+    series: dict[tuple[str, ...], _Series] = {}
+    for path, header, reason in _headers(root, files):
+        identity = [str(header.get(tag) or "").strip() for tag in TAGS[3:]]
+        if not reason:
+            reason = _aside(header, options)
+        if not identity[2]:
+            reason = reason or "SeriesInstanceUID (0020,000E) is missing"
+        patient, exam, uid, number = identity
+        key = (patient, exam, uid, reason)
+        series.setdefault(key, _Series(*key[:3], number, reason)).files.append(path)
+    index = _lesions.Index(root, files)
+    names: dict[str, _Series] = {}
+    for found in series.values():
+        names[_unique(_name(found, root), found.uid, names)] = found
+    return [_source(name, found, root, index, options) for name, found in names.items()]
+
+
+def read(source: Source) -> Volume:
+    """Read one series.
+
+    Raises
+    ------
+    Unusable
+        If a header or pixels are damaged or lack what is needed, or the slices do not fill a grid;
+        file and tag are named.
+    """
+    slices = [piece for path in source.paths("image") for piece in _slices.read_header(path)]
+    stack = _slices.stack(slices)
+    shape = _grids.check_shape(stack.shape)
+    spacing = _grids.check_affine(stack.affine)
+    hu = np.empty(shape, np.int16)
+    ends: list[tuple[float, float]] = []
+    spare = np.empty(shape[1:], np.int16)
+    repeated, padded = 0, False
+    pixels = _Pixels(slices)
+    for number, place in enumerate(stack.places):
+        for repeat, piece in enumerate(place):
+            out = spare if repeat else hu[number]
+            low, high, padding = pixels.hounsfield(piece, out)
+            padded |= padding
+            ends.append((low, high))
+            if repeat and not np.array_equal(out, hu[number]):
+                raise Unusable(
+                    f"{place[0].path.name} and {piece.path.name} lie at one place and differ: "
+                    "several phases or reconstructions in one series"
+                )
+            repeated += repeat > 0
+    notes = source.notes
+    if repeated:
+        notes += (f"{repeated} slices that repeat another were dropped",)
+    if padded:
+        notes += (f"padding (PixelPaddingValue) set to {_grids.AIR} HU",)
+    notes += _grids.check_levels(min(low for low, _ in ends), max(high for _, high in ends))
+    return Volume(hu, spacing, stack.affine, facts=stack.places[0][0].facts, notes=notes)
+
+
+class _Pixels:
+    """Pixels of slices in HU; of a file with many frames the data set is kept open."""
+
+    def __init__(self, slices: list[Slice]) -> None:
+        self._frames = {piece.path: piece.frame + 1 for piece in slices}
+        self._path: pathlib.Path | None = None
+        self._data = pydicom.Dataset()
+
+    def hounsfield(self, piece: Slice, out: np.ndarray) -> tuple[float, float, bool]:
+        """Write HU to ``out``, int16 (Y, X); least and greatest value, and whether some is padding.
+
+        The ends are those of the voxels that are no padding.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pixel data longer than it should be, and such
+                if self._path != piece.path:
+                    self._data = pydicom.dcmread(piece.path, force=True)
+                    self._path = piece.path
+                stored, padding = _stored(self._data, piece)
+        except Unusable as error:
+            raise Unusable(f"{piece.path.name}: {error}") from error
+        except Exception as error:  # damaged pixels raise many kinds
+            raise Unusable(f"{piece.path.name}: the pixels are damaged or cut off") from error
+        if stored.shape != out.shape:
+            raise Unusable(f"{piece.path.name}: the pixels are not those of one grey image")
+        if padding is None:
+            return *_grids.to_hounsfield(stored, piece.slope, piece.intercept, out), False
+        image = ~padding
+        if image.any():
+            stored[padding] = stored[image].min()
+        low, high = _grids.to_hounsfield(stored, piece.slope, piece.intercept, out)
+        out[padding] = _grids.AIR
+        return low, high, True
+
+
+def _stored(data: pydicom.Dataset, piece: Slice) -> tuple[np.ndarray, np.ndarray | None]:
+    """Stored values (Y, X) of a slice, and which of them are padding: bool (Y, X) or None."""
+    syntax = data.file_meta.get("TransferSyntaxUID") if hasattr(data, "file_meta") else None
+    if syntax is None:
+        # Files without a preamble are little endian; reading showed whether types are explicit.
+        implicit = data.original_encoding[0]
+        syntax = UID("1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1")
+        data.ensure_file_meta()
+        data.file_meta.TransferSyntaxUID = syntax
+    if "PixelData" not in data:
+        raise Unusable("PixelData (7FE0,0010) is missing")
+    try:
+        # Bits above BitsStored are cut off below: padding may use them.
+        stored = pydicom.pixels.pixel_array(data, index=piece.frame, correct_unused_bits=False)
+    except (RuntimeError, NotImplementedError) as error:
+        if syntax.is_compressed and "missing dependencies" in str(error):
+            raise Unusable(
+                f"no decoder for its compression, {syntax.name}: install python-gdcm or pylibjpeg"
+            ) from error
+        raise
+    if not stored.flags.writeable:
+        stored = stored.copy()
+    padding = _padding(data, stored)
+    unused = int(data.BitsAllocated) - int(data.BitsStored)
+    if unused > 0 and not syntax.is_compressed:
+        np.left_shift(stored, unused, out=stored)
+        np.right_shift(stored, unused, out=stored)
+    return stored, padding
+
+
+def _padding(data: pydicom.Dataset, stored: np.ndarray) -> np.ndarray | None:
+    """Which stored values are padding (DICOM PS3.3, C.7.5.1.1.2), or None."""
+    value = data.get("PixelPaddingValue")
+    if value is None or value == "":
+        return None
+    limit = data.get("PixelPaddingRangeLimit")
+    ends = [int(value), int(value) if limit is None or limit == "" else int(limit)]
+    span = 1 << (8 * stored.dtype.itemsize)
+    # Writers often give a negative value as unsigned, or the other way round.
+    info = np.iinfo(stored.dtype)
+    ends = sorted(end + span * ((end < info.min) - (end > info.max)) for end in ends)
+    padding = (stored >= ends[0]) & (stored <= ends[1])
+    return padding if padding.any() else None
+
+
+def _headers(
+    root: pathlib.Path, files: list[pathlib.Path]
+) -> Iterator[tuple[pathlib.Path, pydicom.Dataset, str]]:
+    """Of each DICOM file the head of its header, and why it is set aside ("" if it is not)."""
+    with tqdm(total=len(files), unit="file", disable=not sys.stderr.isatty(), leave=False) as bar:
+        for count, path in enumerate(files, 1):
+            bar.update()
+            if bar.disable and count % 500 == 0:
+                logging.log_every_n_seconds(
+                    logging.INFO, "%d of %d files looked at.", 30, count, len(files)
+                )
+            if path.is_symlink() and not _volumes.inside(path, root):
+                if path.suffix.lower() in SUFFIXES_WITHOUT_PREAMBLE:
+                    yield path, pydicom.Dataset(), "it is a link that leads out of the input folder"
+                continue
+            try:
+                if not _is_dicom(path):
+                    continue
+                header = _head(path)
+            except Exception:  # damaged files raise many kinds
+                yield path, pydicom.Dataset(), "the DICOM header is damaged"
+                continue
+            if str(header.get("SOPClassUID") or "") != DIRECTORY and path.name != "DICOMDIR":
+                yield path, header, ""
+
+
+def _is_dicom(path: pathlib.Path) -> bool:
+    if not path.is_file():  # a pipe would be waited for
+        return False
+    if path.suffix.lower() in SUFFIXES_WITHOUT_PREAMBLE:
+        return True
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _head(path: pathlib.Path) -> pydicom.Dataset:
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pydicom.filereader.read_partial(
+            file,
+            stop_when=lambda tag, vr, length: tag > LAST_TAG,
+            specific_tags=[pydicom.tag.Tag(name) for name in TAGS],
+            force=True,
+        )
+
+
+def _aside(header: pydicom.Dataset, options: Options) -> str:
+    """Why a file is no slice of a CT volume, "" if it is one; quotes no free text."""
+    modality = str(header.get("Modality") or "").strip().upper()
+    if modality != "CT":
+        said = modality if modality in MODALITIES else "another or none"
+        return f"not a CT: Modality (0008,0060) is {said}"
+    words = header.get("ImageType") or ()
+    words = [words] if isinstance(words, str) else words
+    words = [str(word).upper() for word in words]
+    if any(word.startswith(LOCALISERS) for word in words):
+        return "a localiser, by its ImageType (0008,0008)"
+    storage = str(header.get("SOPClassUID") or "")
+    if storage and storage not in CT_CLASSES:
+        return "no CT image but derived from one, by its SOPClassUID (0008,0016)"
+    for place, word in enumerate(("DERIVED", "SECONDARY")):
+        if words[place : place + 1] == [word] and not options.derived:
+            return f"its ImageType (0008,0008) says {word}; --derived would read it"
+    return ""
+
+
+def _name(found: _Series, root: pathlib.Path) -> str:
+    folder = _folder(found)
+    place = folder.relative_to(root).as_posix() if folder != root else root.name
+    if not found.uid:
+        return place
+    return f"{place} series {found.number}" if found.number else f"{place} series"
+
+
+def _folder(found: _Series) -> pathlib.Path:
+    return pathlib.Path(os.path.commonpath([path.parent for path in found.files]))
+
+
+def _unique(name: str, uid: str, taken: dict[str, _Series]) -> str:
+    if name in taken:
+        name = f"{name} ({uid})"
+    copies, plain = 1, name
+    while name in taken:
+        copies += 1
+        name = f"{plain} {copies}"
+    return name
+
+
+def _source(
+    name: str, found: _Series, root: pathlib.Path, index: _lesions.Index, options: Options
+) -> Source:
+    folder = _folder(found)
+    parts: list[tuple[str, pathlib.Path]] = []
+    problem, notes = found.reason, ()
+    if not found.reason:
+        parts, problem = index.references(folder.name, folder.parent, True, inner=folder)
+        if not found.patient and not found.exam:
+            problem = problem or "neither PatientID (0010,0020) nor StudyInstanceUID is given"
+        elif not found.patient:
+            notes = ("no PatientID (0010,0020): the exam counts as the subject",)
+    return Source(
+        name,
+        (*found.files, *(path for _, path in parts)),
+        ("image",) * len(found.files) + tuple(part for part, _ in parts),
+        __name__.rpartition(".")[2],
+        root,
+        found.patient or found.exam,
+        facts={"stem": folder.name, "lesions": options.lesions},
+        problem=problem,
+        notes=notes,
+        aside=bool(found.reason),
+    )

@@ -1,0 +1,137 @@
+"""CT volumes in MetaImage files (``.mha``, or ``.mhd`` with ``.raw`` or ``.zraw``), with labels.
+
+The format is that of MetaIO: lines ``Key = Value``, the last of which names the data. Its world is
+left-posterior-superior; ``TransformMatrix`` holds the direction of one axis after the other.
+"""
+
+import functools
+import pathlib
+
+import numpy as np
+
+from data_prep.readers import _grids, _lesions, _volumes
+from data_prep.readers._grids import Grid
+from data_prep.readers._images import Unusable
+from data_prep.readers._volumes import Options, Source, Volume
+
+KIND = "ct"
+LAYOUT = "MetaImage NAME.mha or NAME.mhd, labels in labels/ beside images/ or as NAME_label.mha"
+SUFFIXES = (".mha", ".mhd")
+
+MAX_LINES, MAX_LINE = 1000, 1 << 16
+TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+
+
+def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> list[Source]:
+    """Find MetaImage files that are no labels; nothing is opened."""
+    return _lesions.sources(__name__, root, files, SUFFIXES, options)
+
+
+def read(source: Source) -> Volume:
+    """Read one volume.
+
+    Raises
+    ------
+    Unusable
+        With the reason.
+    """
+    return _volumes.read_file(source)
+
+
+def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
+    """Header of a MetaImage file.
+
+    Raises
+    ------
+    Unusable
+        If it is damaged, or no volume of real numbers.
+    """
+    try:
+        header, start = _header(path)
+        return _grid(path, root, header, start)
+    except Unusable as error:
+        raise Unusable(f"{path.name}: {error}") from error
+    except Exception as error:  # damaged headers raise many kinds
+        raise Unusable(f"{path.name}: the MetaImage header is damaged") from error
+
+
+def _header(path: pathlib.Path) -> tuple[dict[str, str], int]:
+    """Fields by name, and the byte at which the header ends."""
+    fields: dict[str, str] = {}
+    with path.open("rb") as file:
+        for _ in range(MAX_LINES):
+            line = file.readline(MAX_LINE)
+            key, equals, value = line.partition(b"=")
+            if not equals:
+                break
+            fields[key.strip().decode("ascii")] = value.strip().decode("utf-8", "replace")
+            if key.strip() == b"ElementDataFile":
+                return fields, file.tell()
+    raise Unusable("the MetaImage header has no ElementDataFile")
+
+
+def _grid(path: pathlib.Path, root: pathlib.Path, header: dict[str, str], start: int) -> Grid:
+    shape = _grids.check_shape(tuple(int(side) for side in header["DimSize"].split())[::-1])
+    kind = TYPES.get(header["ElementType"])
+    if kind is None or int(header.get("ElementNumberOfChannels", 1)) != 1:
+        raise Unusable("its voxels are no plain numbers (ElementType)")
+    if not _is_true(header.get("BinaryData", "True")):
+        raise Unusable("its voxels are stored as text: save it with BinaryData = True")
+    order = header.get("BinaryDataByteOrderMSB", header.get("ElementByteOrderMSB", "False"))
+    dtype = np.dtype(kind).newbyteorder(">" if _is_true(order) else "<")
+    packing = "zlib" if _is_true(header.get("CompressedData", "False")) else "raw"
+    name = header["ElementDataFile"]
+    if name.upper() != "LOCAL":
+        path, start = _data_file(path, root, name), 0
+    skip = int(header.get("HeaderSize", 0))
+    if skip == -1 and packing == "raw":  # the voxels are the last bytes of the file
+        start = -int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    elif skip > 0:
+        start += skip
+    spacing = _numbers(header, ("ElementSpacing", "ElementSize"))
+    if spacing is None:
+        raise Unusable("the field ElementSpacing is missing")
+    axes = _numbers(header, ("TransformMatrix", "Rotation", "Orientation"))
+    origin = _numbers(header, ("Offset", "Position", "Origin"))
+    affine = np.eye(4)
+    affine[:3, :3] = (np.eye(3) if axes is None else axes.reshape(3, 3).T) * spacing
+    affine[:3, 3] = 0.0 if origin is None else origin
+    return Grid(
+        shape,
+        affine,
+        functools.partial(_grids.stored_planes, path, shape, dtype, start=start, packing=packing),
+        placed=axes is not None and origin is not None,
+    )
+
+
+def _is_true(text: str) -> bool:
+    return text.strip().lower() in ("true", "1", "yes")
+
+
+def _numbers(header: dict[str, str], names: tuple[str, ...]) -> np.ndarray | None:
+    for name in names:
+        if name in header:
+            return np.array(header[name].split(), np.float64)
+    return None
+
+
+def _data_file(path: pathlib.Path, root: pathlib.Path, name: str) -> pathlib.Path:
+    if name.upper().startswith("LIST") or "%" in name:
+        raise Unusable("its voxels lie in several files: save it as one")
+    data = path.parent / name
+    if not _volumes.inside(data, root):
+        raise Unusable("its data file lies outside the input folder")
+    if not data.is_file():
+        raise Unusable("its data file is missing")
+    return data

@@ -1,0 +1,142 @@
+"""CT volumes in NRRD files (``.nrrd``, ``.nhdr`` with a data file), labels beside them.
+
+CAD-PE keeps ``images/001.nrrd`` and ``rs/001RefStd.nrrd``, one label a clot.
+"""
+
+import functools
+import io
+import pathlib
+
+import nrrd
+import numpy as np
+
+from data_prep.readers import _grids, _lesions, _volumes
+from data_prep.readers._grids import Grid
+from data_prep.readers._images import Unusable
+from data_prep.readers._volumes import Options, Source, Volume
+
+KIND = "ct"
+LAYOUT = "NRRD images/NAME.nrrd, labels as rs/NAMERefStd.nrrd (CAD-PE) or NAME_label.nrrd"
+SUFFIXES = (".nrrd", ".nhdr")
+
+MAX_HEADER = 1 << 20
+PACKINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
+# What turns each space into left-posterior-superior.
+SPACES = {
+    "left-posterior-superior": (1, 1, 1),
+    "lps": (1, 1, 1),
+    "right-anterior-superior": (-1, -1, 1),
+    "ras": (-1, -1, 1),
+    "left-anterior-superior": (1, -1, 1),
+    "las": (1, -1, 1),
+}
+TYPES = {
+    "int8": ("signed char", "int8", "int8_t"),
+    "uint8": ("uchar", "unsigned char", "uint8", "uint8_t"),
+    "int16": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
+    "uint16": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+    "int32": ("int", "signed int", "int32", "int32_t"),
+    "uint32": ("uint", "unsigned int", "uint32", "uint32_t"),
+    "float32": ("float",),
+    "float64": ("double",),
+}
+
+
+def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> list[Source]:
+    """Find NRRD files that are no labels; nothing is opened."""
+    return _lesions.sources(__name__, root, files, SUFFIXES, options)
+
+
+def read(source: Source) -> Volume:
+    """Read one volume.
+
+    Raises
+    ------
+    Unusable
+        With the reason.
+    """
+    return _volumes.read_file(source)
+
+
+def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
+    """Header of a NRRD file.
+
+    Raises
+    ------
+    Unusable
+        If it is damaged, or no volume of real numbers.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(MAX_HEADER)
+        if not head.startswith(b"NRRD"):
+            raise Unusable("it does not begin as a NRRD file does")
+        ends = [head.find(end) + len(end) for end in (b"\n\n", b"\r\n\r\n") if end in head]
+        if not ends and len(head) == MAX_HEADER:
+            raise Unusable("the NRRD header has no end")
+        start = min(ends, default=len(head))
+        return _grid(path, root, nrrd.read_header(io.BytesIO(head[:start])), start)
+    except Unusable as error:
+        raise Unusable(f"{path.name}: {error}") from error
+    except Exception as error:  # damaged headers raise many kinds
+        raise Unusable(f"{path.name}: the NRRD header is damaged") from error
+
+
+def _grid(path: pathlib.Path, root: pathlib.Path, header: dict, start: int) -> Grid:
+    shape = _grids.check_shape(tuple(header["sizes"])[::-1])
+    named = [name for name, names in TYPES.items() if header["type"].lower() in names]
+    if not named:
+        raise Unusable("its voxels are no numbers of a known type")
+    dtype = np.dtype(named[0]).newbyteorder("<" if header.get("endian") != "big" else ">")
+    if dtype.itemsize > 1 and header.get("endian") not in ("big", "little"):
+        raise Unusable("the field 'endian' is missing")
+    packing = PACKINGS.get(header["encoding"].lower())
+    if packing is None:
+        raise Unusable("its voxels are stored as text: save it with encoding raw or gzip")
+    detached = header.get("data file", header.get("datafile"))
+    if detached is not None:
+        path, start = _data_file(path, root, str(detached)), 0
+    skip = int(header.get("byte skip", header.get("byteskip", 0)))
+    if int(header.get("line skip", header.get("lineskip", 0))) or skip < -1:
+        raise Unusable("its voxels begin at an odd place (line skip, byte skip)")
+    if skip == -1:  # the voxels are the last bytes of the file
+        if packing != "raw":
+            raise Unusable("its voxels begin at an odd place (byte skip -1 and compressed)")
+        start, skip = -int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, 0
+    affine, placed = _affine(header)
+    return Grid(
+        shape,
+        affine,
+        functools.partial(
+            _grids.stored_planes, path, shape, dtype, start=start, packing=packing, skip=skip
+        ),
+        placed=placed,
+    )
+
+
+def _affine(header: dict) -> tuple[np.ndarray, bool]:
+    affine = np.eye(4)
+    if "space directions" in header:
+        flips = SPACES.get(str(header.get("space", "")).lower())
+        affine[:3, :3] = np.asarray(header["space directions"], np.float64).T
+        origin = header.get("space origin")
+        if origin is not None:
+            affine[:3, 3] = np.asarray(origin, np.float64)
+        if flips is not None:
+            affine = np.diag([*flips, 1]) @ affine
+        return affine, flips is not None and origin is not None
+    if "spacings" not in header:
+        raise Unusable("the fields 'space directions' and 'spacings' are both missing")
+    affine[:3, :3] = np.diag(np.asarray(header["spacings"], np.float64))
+    return affine, False
+
+
+def _data_file(path: pathlib.Path, root: pathlib.Path, name: str) -> pathlib.Path:
+    if name.upper().startswith("LIST") or "%" in name:
+        raise Unusable("its voxels lie in several files: save it as one")
+    data = path.parent / name
+    if not _volumes.inside(data, root):
+        raise Unusable("its data file lies outside the input folder")
+    if not data.is_file():
+        raise Unusable("its data file is missing")
+    return data
