@@ -4,16 +4,23 @@ E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, "Comparing the areas under two
 receiver operating characteristic curves", Biometrics 44 (1988), by the mid-ranks of X. Sun, W. Xu,
 IEEE Signal Processing Letters 21 (2014). The test takes units as independent; where subjects give
 several, the cluster bootstrap of :mod:`medxfer.evaluation.intervals` is the honest one.
+
+Sensitivity at a false positive rate follows the step rule: the highest that is reached with no
+higher rate. :func:`analyse` gives it with cluster bootstrap intervals and compares methods in
+pairs.
 """
 
 import dataclasses
 import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
+from medxfer.evaluation import _ladder, resampling
 from medxfer.evaluation.intervals import Statistic
+from medxfer.evaluation.resampling import Analysis, Bars, VectorStatistic
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
@@ -81,6 +88,110 @@ def weighted_auc(labels: ArrayLike, scores: ArrayLike) -> Statistic:
         return np.divide(area, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
     return statistic
+
+
+def sensitivity(labels: ArrayLike, scores: ArrayLike, rates: ArrayLike) -> NDArray[np.float64]:
+    """Highest true positive rate at chosen false positive rates (step rule).
+
+    Parameters
+    ----------
+    labels, scores : arrays of shape (N,)
+        As for :func:`roc_curve`.
+    rates : array of shape (R,)
+        0 to 1.
+    """
+    rates = _rates(rates)
+    fpr, tpr, _ = roc_curve(labels, scores)
+    if np.isnan(fpr[0]):
+        return np.full(rates.shape, np.nan)
+    return tpr[np.searchsorted(fpr, rates, side="right") - 1]
+
+
+def partial_auc(labels: ArrayLike, scores: ArrayLike, to_rate: float) -> float:
+    """Area under the ROC curve from 0 to the false positive rate ``to_rate``; at most ``to_rate``.
+
+    Straight lines join the points of the curve, as for :func:`auc`.
+    """
+    (to_rate,) = _rates([to_rate])
+    fpr, tpr, _ = roc_curve(labels, scores)
+    if np.isnan(fpr[0]) or np.isnan(tpr[0]):
+        return float("nan")
+    after = int(np.searchsorted(fpr, to_rate, side="right"))
+    near = slice(after - 1, after + 1)  # the segment that crosses the limit
+    end = np.interp(to_rate, fpr[near], tpr[near])
+    return float(np.trapezoid(np.append(tpr[:after], end), np.append(fpr[:after], to_rate)))
+
+
+def weighted(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    subjects: Sequence[str] | ArrayLike,
+    rates: Sequence[float] = (),
+    area_to: Sequence[float] = (1.0,),
+) -> VectorStatistic:
+    """Sensitivities at ``rates``, then areas to ``area_to``, as a statistic of subjects' weights.
+
+    The callable takes weights (B, S) of the S subjects in sorted order, as integers where they are
+    whole, and gives float64 (B, Q). A draw that holds one class only gives NaN.
+    """
+    positive, scores = _check(labels, scores)
+    names, member = np.unique(np.asarray(subjects), return_inverse=True)
+    if member.shape != positive.shape:
+        raise ValueError(f"Need one subject per score: {member.shape}, {scores.shape}.")
+    kernel = _ladder.Weighted(
+        scores[positive], member[positive], scores[~positive], member[~positive], len(names)
+    )
+    rates, area_to = _rates(rates), _rates(area_to)
+
+    def statistic(weights: NDArray) -> NDArray[np.float64]:
+        curves = kernel.over(weights)
+        limits = _ladder.limits(rates, curves.alarms)
+        areas = [curves.area(rate * curves.alarms) for rate in area_to]
+        hits = curves.hits[:, None]
+        pairs = hits * np.tile(curves.alarms[:, None], len(areas))
+        whole = np.hstack([np.tile(hits, len(rates)), pairs])
+        both = (hits > 0) & (curves.alarms[:, None] > 0)
+        values = np.hstack([curves.step(limits), np.array(areas).T.reshape(len(weights), -1)])
+        return np.divide(values, whole, out=np.full(values.shape, np.nan), where=both)
+
+    return statistic
+
+
+def analyse(
+    labels: ArrayLike,
+    methods: Mapping[str, ArrayLike],
+    subjects: Sequence[str] | ArrayLike,
+    *,
+    rates: Sequence[float] = (),
+    area_to: Sequence[float] = (1.0,),
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    bars: Mapping[str, Bars] | None = None,
+) -> Analysis:
+    """Sensitivities and areas with cluster bootstrap intervals, and every pair of methods.
+
+    Parameters
+    ----------
+    labels : array of shape (N,)
+    methods : mapping from name to scores of shape (N,)
+        Of the same units.
+    subjects : sequence of N labels
+    rates, area_to : sequences of float
+        False positive rates at which sensitivity is read and to which the area is taken.
+    draws, level, seed : int, float, int
+        Number of draws of subjects, the same for all methods; nominal coverage; seed.
+    bars : mapping from method to Bars, optional
+        Other error bars at ``rates`` for the rule of disjoint bars.
+    """
+    statistics = {
+        name: weighted(labels, scores, subjects, rates, area_to) for name, scores in methods.items()
+    }
+    clusters = len(np.unique(np.asarray(subjects)))
+    drawn = resampling.resample(statistics, clusters, draws=draws, seed=seed)
+    names = [f"sensitivity at FPR {rate:g}" for rate in rates]
+    names += ["AUC" if rate == 1 else f"partial AUC to FPR {rate:g}" for rate in area_to]
+    return resampling.analyse(drawn, names, level=level, bars=bars)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +287,13 @@ def _check(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDA
     if not np.isfinite(scores).all():
         raise ValueError("Scores must be finite.")
     return labels.astype(np.bool_), scores
+
+
+def _rates(rates: ArrayLike) -> NDArray[np.float64]:
+    rates = np.asarray(rates, np.float64)
+    if rates.ndim != 1 or not ((rates >= 0) & (rates <= 1)).all():
+        raise ValueError("False positive rates must be 0 to 1, of shape (R,).")
+    return rates
 
 
 def _warn_one_class() -> None:

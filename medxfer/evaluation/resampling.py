@@ -1,0 +1,232 @@
+"""Many figures of merit of many methods on the same bootstrap draws of subjects.
+
+The cluster bootstrap of :mod:`medxfer.evaluation.intervals` for curves: a statistic gives several
+values at once (operating points, areas), and all methods see the same draws, so that any two are
+compared in pairs. Beside the paired test stands the rule of Tajbakhsh et al. 2016, by which two
+curves differ where their error bars are disjoint.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medxfer.evaluation.compare import holm
+from medxfer.evaluation.intervals import FEW_CLUSTERS, Interval
+
+VectorStatistic = Callable[[NDArray[np.integer]], NDArray[np.float64]]
+
+_WEIGHTS = 2**18  # at once: a block and what is formed from it stay in the cache
+_ROWS = 512
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drawn:
+    """Q figures of merit of one method, on all data and on B draws.
+
+    Attributes
+    ----------
+    estimates : float64 array of shape (Q,)
+        NaN where a figure has no value; it then has no interval either.
+    values : float64 array of shape (B, Q)
+        NaN where a draw gives no value; such draws are left out of the interval.
+    clusters : int
+        Number of subjects drawn from.
+    cautions : tuple of Q str
+        What is known against each interval from the start.
+    """
+
+    estimates: NDArray[np.float64]
+    values: NDArray[np.float64]
+    clusters: int
+    cautions: tuple[str, ...] = ()
+
+    def intervals(self, level: float = 0.95) -> list[Interval]:
+        """Percentile interval of every figure of merit."""
+        cautions = self.cautions or ("",) * len(self.estimates)
+        columns = zip(self.estimates, self.values.T, cautions, strict=True)
+        return [_interval(e, v, level, self.clusters, caution) for e, v, caution in columns]
+
+    def minus(self, other: "Drawn") -> "Drawn":
+        """Differences on the same draws."""
+        return Drawn(self.estimates - other.estimates, self.values - other.values, self.clusters)
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Two methods at one figure of merit, first against second.
+
+    Attributes
+    ----------
+    first, second, merit : str
+    difference : Interval
+        First minus second on the same draws; its p is that of the paired bootstrap test.
+    holm : float
+        That p adjusted over all pairs of methods at this figure of merit.
+    bars_disjoint : bool
+        Another rule, not a paired test: see :func:`bars_disjoint`.
+    """
+
+    first: str
+    second: str
+    merit: str
+    difference: Interval
+    holm: float
+    bars_disjoint: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+    """Error bars of one method and how they were found.
+
+    Attributes
+    ----------
+    method : str
+        ``bootstrap``, or ``idca`` for those of a fitted curve; what was done, not what was asked.
+    intervals : tuple of Interval
+    note : str
+        Why the bars are not of the kind asked for; empty if they are.
+    """
+
+    method: str
+    intervals: tuple[Interval, ...]
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """Figures of merit of every method and every pair of methods.
+
+    Attributes
+    ----------
+    merits : tuple of str
+        Names of the Q figures of merit.
+    intervals : dict
+        Method to its Q bootstrap intervals.
+    bars : dict
+        Method to the bars that the rule of disjoint bars went by: as given for the first figures
+        of merit, else the bootstrap intervals.
+    differences : list of Difference
+        Every pair of methods at every figure of merit.
+    """
+
+    merits: tuple[str, ...]
+    intervals: dict[str, list[Interval]]
+    bars: dict[str, Bars]
+    differences: list[Difference]
+
+
+def counts(clusters: int, draws: int, seed: int) -> Iterator[NDArray[np.intp]]:
+    """How often each of ``clusters`` is drawn: blocks of rows (b, clusters), ``draws`` in all.
+
+    Every row sums to ``clusters``. The draws depend on the arguments alone, not on the blocks.
+    """
+    if clusters < 1 or draws < 1:
+        raise ValueError(f"Need at least one subject and one draw. Received: {clusters}, {draws}.")
+    generator = np.random.default_rng(seed)
+    rows = min(_ROWS, max(16, _WEIGHTS // clusters))
+    for first in range(0, draws, rows):
+        size = min(rows, draws - first)
+        drawn = generator.integers(clusters, size=(size, clusters))
+        drawn += clusters * np.arange(size)[:, None]
+        flat = np.bincount(drawn.ravel(), minlength=size * clusters)
+        yield flat.reshape(size, clusters)
+
+
+def resample(
+    statistics: Mapping[str, VectorStatistic], clusters: int, *, draws: int = 1000, seed: int = 0
+) -> dict[str, Drawn]:
+    """Statistics of every method on all data and on the same draws.
+
+    Parameters
+    ----------
+    statistics : mapping from method to callable
+        Function of integer weights (B, clusters) that gives float64 (B, Q).
+    clusters : int
+        Number of subjects.
+    draws, seed : int
+    """
+    whole = np.ones((1, clusters), np.intp)
+    estimates = {name: statistic(whole)[0] for name, statistic in statistics.items()}
+    values = {name: np.empty((draws, len(row))) for name, row in estimates.items()}
+    done = 0
+    for weights in counts(clusters, draws, seed):
+        for name, statistic in statistics.items():
+            values[name][done : done + len(weights)] = statistic(weights)
+        done += len(weights)
+    return {name: Drawn(estimates[name], values[name], clusters) for name in statistics}
+
+
+def analyse(
+    drawn: Mapping[str, Drawn],
+    merits: Sequence[str],
+    *,
+    level: float = 0.95,
+    bars: Mapping[str, Bars] | None = None,
+) -> Analysis:
+    """Intervals of every method, and every pair of methods compared.
+
+    Parameters
+    ----------
+    drawn : mapping from method to Drawn
+        On the same draws; see :func:`resample`.
+    merits : sequence of Q str
+    level : float
+        Nominal coverage.
+    bars : mapping from method to Bars, optional
+        Error bars for the rule of disjoint bars at the first figures of merit, for instance those
+        of a fitted curve. Elsewhere the bootstrap intervals serve.
+    """
+    found = {name: sample.intervals(level) for name, sample in drawn.items()}
+    bars = dict(bars or {name: Bars("bootstrap", tuple(row)) for name, row in found.items()})
+    shown = {
+        name: [*bars[name].intervals, *row[len(bars[name].intervals) :]]
+        for name, row in found.items()
+    }
+    pairs = list(itertools.combinations(drawn, 2))
+    tested = [drawn[a].minus(drawn[b]).intervals(level) for a, b in pairs]
+    adjusted = [holm([row[place].p for row in tested]) for place in range(len(merits))]
+    differences = [
+        Difference(
+            a, b, merit, tested[pair][place], float(adjusted[place][pair]),
+            bars_disjoint(shown[a][place], shown[b][place]),
+        )
+        for pair, (a, b) in enumerate(pairs)
+        for place, merit in enumerate(merits)
+    ]  # fmt: skip
+    return Analysis(tuple(merits), found, bars, differences)
+
+
+def bars_disjoint(first: Interval, second: Interval) -> bool:
+    """Whether two error bars do not overlap, the rule of Tajbakhsh et al. 2016, section IV.
+
+    There two curves are called different (p < .05) where their 95 % bars are disjoint. For equal,
+    independent errors disjoint bars mean a difference of more than 2.77 standard errors, p < .0056,
+    and on the same cases, where errors go together, the rule is stricter still. Overlapping bars do
+    *not* mean that p > .05: the paired test answers that. A bar without a value is not disjoint
+    from any.
+    """
+    return bool(first.high < second.low or second.high < first.low)
+
+
+def _interval(
+    estimate: float, values: NDArray[np.float64], level: float, clusters: int, caution: str
+) -> Interval:
+    """As :func:`medxfer.evaluation.intervals.bootstrap` does, from values already drawn."""
+    if not 0 < level < 1:
+        raise ValueError(f"Need 0 < level < 1. Received: {level}.")
+    cautions = [caution] if caution else []
+    if clusters < FEW_CLUSTERS:
+        cautions.append(f"only {clusters} subjects: the interval is likely too narrow")
+    valid = values[~np.isnan(values)]
+    if valid.size < values.size:
+        cautions.append(f"no value in {values.size - valid.size} of {values.size} draws")
+    low = high = p = float("nan")
+    if valid.size and not np.isnan(estimate):
+        tail = (1 - level) / 2
+        low, high = (float(q) for q in np.quantile(valid, [tail, 1 - tail]))
+        fewest = min((valid <= 0).sum(), (valid >= 0).sum())
+        p = min(1.0, float(2 * (1 + fewest) / (valid.size + 1)))
+    return Interval(float(estimate), low, high, p, level, clusters, "; ".join(cautions))
