@@ -11,7 +11,6 @@ video, a sequence, or, where a set names neither, a single image.
 
 import collections
 import dataclasses
-import hashlib
 import importlib
 import pathlib
 import pkgutil
@@ -23,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from data_prep.errors import UserError
+from data_prep.readers import _repeats
 from data_prep.readers._images import Unusable
 from data_prep.runner import Study
 
 SPLITS = ("train", "validation", "test")
-REPEATS = "repeats the frames of another case, byte for byte"
 SAME_TIME = 1e-6  # seconds: times are sums of fractions
 
 Box = tuple[float, float, float, float]
@@ -331,8 +330,8 @@ def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
             f"{root} holds material in more than one layout ({', '.join(found)}): "
             "say which with --layout, or give each a folder of its own."
         )
-    sources = _without_repeats(next(iter(found.values())))
-    _check_splits(sources)
+    sources = _repeats.without_repeats(next(iter(found.values())))
+    _repeats.check_splits(sources)
     return sources
 
 
@@ -374,91 +373,3 @@ def natural(text: str | pathlib.Path) -> list[tuple[int, int, str]]:
     """Sort key under which frame 10 follows frame 9."""
     pieces = re.split(r"(\d+)", str(text))
     return [(1, int(p), "") if p.isdecimal() else (0, 0, p) for p in pieces if p]
-
-
-def _without_repeats(sources: list[Source]) -> list[Source]:
-    """Mark cases all of whose frames are in another case; join the subjects of those that share."""
-    sources = list(sources)
-    holders: dict[pathlib.Path, list[int]] = collections.defaultdict(list)
-    for number, each in enumerate(sources):
-        for path in () if each.problem else each.images:
-            holders[path].append(number)
-    groups = [{n: p for p in group for n in holders[p]} for group in _identical(holders)]
-    groups += [dict.fromkeys(numbers, p) for p, numbers in holders.items() if len(numbers) > 1]
-    groups = [group for group in groups if len(group) > 1]
-    shared: collections.Counter[tuple[int, int]] = collections.Counter()
-    twins: dict[tuple[int, int], pathlib.Path] = {}
-    for group in groups:
-        for one in group:
-            for other in group.keys() - {one}:
-                shared[one, other] += 1
-                twins[one, other] = group[other]
-
-    def worth(number: int) -> tuple[int, int, int]:  # annotations first, then the order given
-        each = sources[number]
-        return len(set(each.images)), len(each.files), -number
-
-    for (one, other), count in shared.items():
-        whole = count >= len(set(sources[one].images))
-        if whole and not sources[other].problem and worth(other) > worth(one):
-            files = (*sources[one].files, twins[one, other])
-            sources[one] = dataclasses.replace(sources[one], problem=REPEATS, files=files)
-    for one, other in shared:
-        if not sources[one].problem and not sources[other].problem:
-            sources = _join(sources, one, other, twins[one, other])
-    return sources
-
-
-def _join(sources: list[Source], one: int, other: int, twin: pathlib.Path) -> list[Source]:
-    """One subject for two cases and for all that already have the subject of either."""
-    note = "shares frames with another case: both count as one subject"
-    subjects = sorted({sources[one].subject, sources[other].subject})
-    changed = dataclasses.replace(
-        sources[one],
-        notes=tuple(dict.fromkeys([*sources[one].notes, note])),
-        files=tuple(dict.fromkeys([*sources[one].files, twin])),
-    )
-    sources = [changed if number == one else each for number, each in enumerate(sources)]
-    return [
-        dataclasses.replace(each, subject=subjects[0]) if each.subject in subjects else each
-        for each in sources
-    ]
-
-
-def _identical(paths: Iterable[pathlib.Path]) -> list[list[pathlib.Path]]:
-    """Groups of files of equal content; a file is read only where another has its size."""
-
-    def start(path: pathlib.Path) -> bytes:
-        with path.open("rb") as file:
-            return file.read(4096)
-
-    def digest(path: pathlib.Path) -> bytes:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-
-    groups = [list(paths)]
-    for key in (lambda path: path.stat().st_size, start, digest):
-        finer = []
-        for group in groups:
-            parts = collections.defaultdict(list)
-            for path in group:
-                try:
-                    parts[key(path)].append(path)
-                except OSError:  # said again, with its reason, when the case is read
-                    continue
-            finer += [part for part in parts.values() if len(part) > 1]
-        groups = finer
-    return [group for group in groups if group[0].stat().st_size]
-
-
-def _check_splits(sources: Iterable[Source]) -> None:
-    first: dict[str, Source] = {}
-    for each in sources:
-        if each.problem or not each.split:
-            continue
-        known = first.setdefault(each.subject, each)
-        if known.split != each.split:
-            raise UserError(
-                f"{known.name} is given as {known.split} and {each.name} as {each.split}, but "
-                f"both are of subject {each.subject}: put them into one split."
-            )

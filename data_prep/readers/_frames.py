@@ -1,12 +1,14 @@
 """Pixels and masks of still frames, and cases that are made of them."""
 
 import pathlib
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from PIL import Image
 
+from data_prep.errors import UserError
 from data_prep.readers import _images
 from data_prep.readers._colonoscopy import Box, Frame, Item, Sampling, Source, Tally
 from data_prep.readers._images import Unusable
@@ -20,6 +22,21 @@ ASPECT = 0.01  # relative difference of the aspect ratios of a mask that may be 
 def is_image(path: pathlib.Path) -> bool:
     """Whether a name is that of an image; hidden files are none."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def case_of(path: pathlib.Path, root: pathlib.Path, pattern: str) -> str:
+    """Case of an image by the user's pattern, whose first group is searched in its path.
+
+    Raises
+    ------
+    UserError
+        If the pattern does not match.
+    """
+    name = path.relative_to(root).as_posix()
+    match = re.search(pattern, name)
+    if not match or not match[1]:
+        raise UserError(f"--case_pattern gives no case for {name}: make it match every image.")
+    return match[1]
 
 
 def pixels(path: pathlib.Path) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Videos of any codec that PyAV (FFmpeg) decodes, with masks and frame labels where there are any.
+"""Videos of any codec that PyAV (FFmpeg) decodes, with masks and frame labels if there are any.
 
-``NAME.mp4`` (or another suffix), beside it, if wanted, the folder ``NAME_masks/`` of masks called by
-frame index from 0 (``000012.png``): a frame without a file shows no lesion. The tables
+``NAME.mp4`` (or another suffix), beside it, if wanted, the folder ``NAME_masks/`` of masks called
+by frame index from 0 (``000012.png``): a frame without a file shows no lesion. The tables
 ``frame_quality_labels.csv`` and ``videos.csv``, in the videos' folder or above it, give labels,
 subjects and splits (:mod:`data_prep.readers._colonoscopy_tables`).
 """
@@ -99,10 +99,13 @@ def frames(source: Source, sampling: Sampling, tally: Tally) -> Iterator[Frame]:
             )
     picker = sampling.picker()
 
+    def time_of(number: int) -> float | None:
+        seconds = index.time_s(number)
+        return number / sampling.fps if seconds is None and sampling.fps else seconds
+
     def takes(number: int) -> bool:
         annotated = masks is not None or number in (labels or ())
-        time_s = number / sampling.fps if sampling.fps else index.time_s(number)
-        return picker.takes(time_s, labelled=annotated)
+        return picker.takes(time_of(number), labelled=annotated)
 
     wanted = None
     if index.pts is not None:
@@ -121,7 +124,7 @@ def frames(source: Source, sampling: Sampling, tally: Tally) -> Iterator[Frame]:
             for note in notes:
                 tally.add(note)
             given += 1
-            yield Frame(seen, index.time_s(seen), image, mask, (labels or {}).get(seen))
+            yield Frame(seen, time_of(seen), image, mask, (labels or {}).get(seen))
     except _video.Damaged as error:
         if not facts["accept_truncated"]:
             raise Unusable(_broken("damaged", error.number, index.expected)) from error
