@@ -5,14 +5,15 @@ that of their functional groups (C.7.6.16). Instance numbers, slice locations an
 nothing about order and are not looked at.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import pydicom
 
-from data_prep.readers import _grids
 from data_prep.readers._images import Unusable
 
 # Keyword -> what messages call it.
@@ -104,6 +105,14 @@ class Stack:
         return len(self.places), *self.places[0][0].shape
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let pydicom read values that do not keep to their type without a word: they are tested."""
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def read_header(path: pathlib.Path) -> list[Slice]:
     """The slices of one file, without their pixels.
 
@@ -113,8 +122,7 @@ def read_header(path: pathlib.Path) -> list[Slice]:
         If the file is damaged, or a tag is missing or makes no sense; both are named.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # values that do not keep to their type
+        with quiet():
             tags = [*TAGS, *OTHER_TAGS]
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
             per_frame = header.get("PerFrameFunctionalGroupsSequence")
@@ -222,7 +230,7 @@ def _numbers(data: pydicom.Dataset, keyword: str, count: int) -> np.ndarray:
         raise Unusable(f"{TAGS[keyword]} is missing")
     found = np.atleast_1d(np.array(value, np.float64))
     if found.shape != (count,) or not np.isfinite(found).all():
-        raise Unusable(f"{TAGS[keyword]} does not hold {count} number{'s'[: count > 1]}")
+        raise Unusable(f"{TAGS[keyword]} does not hold {count} finite numbers")
     return found
 
 
@@ -317,8 +325,3 @@ def _check_sideways(pieces: list[Slice], normal: np.ndarray, first: Slice) -> No
 
 def _name(piece: Slice) -> str:
     return f"{piece.path.name} frame {piece.frame}" if piece.frame else piece.path.name
-
-
-def grid_shape(found: Stack) -> tuple[int, int, int]:
-    """(Z, Y, X), tested as :func:`data_prep.readers._grids.check_shape` does."""
-    return _grids.check_shape(found.shape)

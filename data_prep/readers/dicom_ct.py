@@ -9,7 +9,6 @@ import dataclasses
 import os
 import pathlib
 import sys
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -39,6 +38,7 @@ TAGS = (
 )
 LAST_TAG = 0x00200011  # SeriesNumber; nothing behind it is needed to sort files
 CT_CLASSES = (
+    "",  # not said
     "1.2.840.10008.5.1.4.1.1.2",  # CT
     "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced CT
     "1.2.840.10008.5.1.4.1.1.2.2",  # legacy converted enhanced CT
@@ -64,12 +64,10 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> l
     """Find the series below a folder; of each file only the head of the header is read."""
     series: dict[tuple[str, ...], _Series] = {}
     for path, header, reason in _headers(root, files):
-        identity = [str(header.get(tag) or "").strip() for tag in TAGS[3:]]
-        if not reason:
-            reason = _aside(header, options)
-        if not identity[2]:
+        patient, exam, uid, number = (header.get(tag, "") for tag in TAGS[3:])
+        reason = reason or _aside(header, options)
+        if not uid:
             reason = reason or "SeriesInstanceUID (0020,000E) is missing"
-        patient, exam, uid, number = identity
         key = (patient, exam, uid, reason)
         series.setdefault(key, _Series(*key[:3], number, reason)).files.append(path)
     index = _lesions.Index(root, files)
@@ -132,8 +130,7 @@ class _Pixels:
         The ends are those of the voxels that are no padding.
         """
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # pixel data longer than it should be, and such
+            with _slices.quiet():
                 if self._path != piece.path:
                     self._data = pydicom.dcmread(piece.path, force=True)
                     self._path = piece.path
@@ -201,8 +198,8 @@ def _padding(data: pydicom.Dataset, stored: np.ndarray) -> np.ndarray | None:
 
 def _headers(
     root: pathlib.Path, files: list[pathlib.Path]
-) -> Iterator[tuple[pathlib.Path, pydicom.Dataset, str]]:
-    """Of each DICOM file the head of its header, and why it is set aside ("" if it is not)."""
+) -> Iterator[tuple[pathlib.Path, dict[str, str], str]]:
+    """Of each DICOM file some tags as text, and why it is set aside ("" if it is not)."""
     with tqdm(total=len(files), unit="file", disable=not sys.stderr.isatty(), leave=False) as bar:
         for count, path in enumerate(files, 1):
             bar.update()
@@ -212,16 +209,16 @@ def _headers(
                 )
             if path.is_symlink() and not _volumes.inside(path, root):
                 if path.suffix.lower() in SUFFIXES_WITHOUT_PREAMBLE:
-                    yield path, pydicom.Dataset(), "it is a link that leads out of the input folder"
+                    yield path, {}, "it is a link that leads out of the input folder"
                 continue
             try:
                 if not _is_dicom(path):
                     continue
                 header = _head(path)
             except Exception:  # damaged files raise many kinds
-                yield path, pydicom.Dataset(), "the DICOM header is damaged"
+                yield path, {}, "the DICOM header is damaged"
                 continue
-            if str(header.get("SOPClassUID") or "") != DIRECTORY and path.name != "DICOMDIR":
+            if header["SOPClassUID"] != DIRECTORY and path.name != "DICOMDIR":
                 yield path, header, ""
 
 
@@ -234,31 +231,35 @@ def _is_dicom(path: pathlib.Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _head(path: pathlib.Path) -> pydicom.Dataset:
-    with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pydicom.filereader.read_partial(
+def _head(path: pathlib.Path) -> dict[str, str]:
+    """Keyword of ``TAGS`` -> its value as text; several values are parted by a backslash."""
+    with path.open("rb") as file, _slices.quiet():
+        data = pydicom.filereader.read_partial(
             file,
             stop_when=lambda tag, vr, length: tag > LAST_TAG,
             specific_tags=[pydicom.tag.Tag(name) for name in TAGS],
             force=True,
         )
+        values = {name: data.get(name) for name in TAGS}
+    return {
+        name: "\\".join(map(str, value))
+        if isinstance(value, pydicom.multival.MultiValue)
+        else str("" if value is None else value).strip()
+        for name, value in values.items()
+    }
 
 
-def _aside(header: pydicom.Dataset, options: Options) -> str:
+def _aside(header: dict[str, str], options: Options) -> str:
     """Why a file is no slice of a CT volume, "" if it is one; quotes no free text."""
-    modality = str(header.get("Modality") or "").strip().upper()
+    modality = header["Modality"].upper()
     if modality != "CT":
         said = modality if modality in MODALITIES else "another or none"
         return f"not a CT: Modality (0008,0060) is {said}"
-    words = header.get("ImageType") or ()
-    words = [words] if isinstance(words, str) else words
-    words = [str(word).upper() for word in words]
+    words = header["ImageType"].upper().split("\\")
     if any(word.startswith(LOCALISERS) for word in words):
         return "a localiser, by its ImageType (0008,0008)"
-    storage = str(header.get("SOPClassUID") or "")
-    if storage and storage not in CT_CLASSES:
-        return "no CT image but derived from one, by its SOPClassUID (0008,0016)"
+    if header["SOPClassUID"] not in CT_CLASSES:
+        return "no CT image but made of one, by its SOPClassUID (0008,0016)"
     for place, word in enumerate(("DERIVED", "SECONDARY")):
         if words[place : place + 1] == [word] and not options.derived:
             return f"its ImageType (0008,0008) says {word}; --derived would read it"
