@@ -10,6 +10,9 @@ PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 CACHES = ("auto", "memory", "disk", "none")
 INITS = ("gaussian", "xavier", "msra")
 DISTRIBUTIONS = ("auto", "one", "mirrored", "multi_worker")
+OPTIMIZERS = ("auto", "sgd", "adam")
+BATCH_NORMS = ("frozen", "affine", "stats_only", "train")
+HEAD_STARTS = ("random", "lp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,15 @@ class Config:
     momentum: float = 0.9  # Table II
     gamma: float = 0.95  # Table II: factor on the rate after every epoch
     weight_decay: float = 5e-4  # Caffe's; on kernels only, coupled
+    optimizer: str = "auto"  # sgd, but adam for auto_rgn and auto_snr, as their authors have it
+    # Batch normalisation in groups with pre-trained weights; in others it is trained.
+    freeze_bn: str = "frozen"  # safest on small sets; or affine, stats_only, train
+    head_init: str = "random"  # or lp: strategies begin with the head of a linear probe
+    head_first: bool = True  # gradual unfreezing begins with the head alone
+    l2_sp_alpha: float = 0.1  # pull of l2_sp towards the start (Li et al., ICML 2018)
+    l1_sp_alpha: float = 0.001  # the same of l1_sp
+    sp_beta: float = 0.01  # weight decay of new layers under both (Li et al., ICML 2018)
+    exclude_head: bool = False  # auto_rgn: the head has factor 1 and no part in the maximum
     dropout: float = 0.5
     precision: str = "auto"
     distribute: str = "auto"
@@ -60,6 +72,12 @@ class Config:
         need(0 <= self.momentum < 1, "momentum", "at least 0 and below 1")
         need(0 < self.gamma <= 1, "gamma", "above 0 and at most 1")
         need(self.weight_decay >= 0, "weight_decay", "at least 0")
+        need(self.optimizer in OPTIMIZERS, "optimizer", f"one of {', '.join(OPTIMIZERS)}")
+        need(self.freeze_bn in BATCH_NORMS, "freeze_bn", f"one of {', '.join(BATCH_NORMS)}")
+        need(self.head_init in HEAD_STARTS, "head_init", f"one of {', '.join(HEAD_STARTS)}")
+        need(self.l2_sp_alpha >= 0, "l2_sp_alpha", "at least 0")
+        need(self.l1_sp_alpha >= 0, "l1_sp_alpha", "at least 0")
+        need(self.sp_beta >= 0, "sp_beta", "at least 0")
         need(0 <= self.dropout < 1, "dropout", "at least 0 and below 1")
         need(self.init in INITS, "init", f"one of {', '.join(INITS)}")
         known = ", ".join(DISTRIBUTIONS)

@@ -1,6 +1,6 @@
-"""What is compiled: a training step, and inference.
+"""What is compiled: a training step, inference, and statistics of gradients.
 
-Both take this process' rows of a global batch, divide them among its replicas and are traced once:
+All take this process' rows of a global batch, divide them among its replicas and are traced once:
 a batch that is smaller is padded, and what the padding yields is left out.
 """
 
@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from medxfer import distribution
+from medxfer.tuning import adaptive
 
 Batch = np.ndarray | tf.Tensor
 
@@ -99,6 +100,55 @@ class TrainStep:
         """Move the weights once; mean negative log-likelihood of the global batch before that."""
         x = _divide(self._strategy, x, self._batch)
         return self.compiled(x, _divide(self._strategy, y, self._batch, _PADDING))
+
+
+class TensorStatistics:
+    """One number for every tensor that may move, from the gradient of one batch.
+
+    Parameters
+    ----------
+    strategy, network, enter, batch
+        As in :class:`TrainStep`; ``network`` runs in training mode.
+    rule : str
+        As in :func:`medxfer.tuning.adaptive.statistic`.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        network: keras.Model,
+        enter: Callable[[tf.Tensor], tf.Tensor],
+        rule: str,
+        batch: int,
+    ) -> None:
+        variables = network.trainable_variables
+        moved = [variable.value for variable in variables]
+
+        def step(x, y):
+            x = enter(x)
+            with tf.GradientTape() as tape:
+                loss = _loss(network(x, training=True), y) / batch
+            gradients = tape.gradient(loss, moved)
+            if strategy.num_replicas_in_sync > 1:
+                replica = tf.distribute.get_replica_context()
+                gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            pairs = zip(gradients, variables, strict=True)
+            return tf.stack([adaptive.statistic(rule, g, v) for g, v in pairs])
+
+        def run(x, y):
+            return strategy.run(step, args=(x, y))
+
+        self.paths = [variable.path for variable in variables]
+        self.compiled = _compile(run)
+        self._strategy = strategy
+        self._batch = batch
+
+    def __call__(self, x: Batch, y: Batch) -> np.ndarray:
+        """Statistics of the global batch, float32 (tensors,), in the order of ``paths``."""
+        x = _divide(self._strategy, x, self._batch)
+        found = self.compiled(x, _divide(self._strategy, y, self._batch, _PADDING))
+        # The gradients were summed, so all replicas found the same.
+        return np.asarray(self._strategy.experimental_local_results(found)[0])
 
 
 def _compile(run: Callable) -> Callable:

@@ -1,4 +1,26 @@
-"""How deep, how fast and in what order to tune: a name becomes a list of stages."""
+"""How deep, how fast and in what order to tune: a name becomes a list of stages.
+
+Stages and optimizers serve any Keras model, whatever trains it:
+
+>>> import keras
+>>> from medxfer import tuning
+>>> from medxfer.config import Config
+>>> body, head = keras.layers.Dense(8, name="body"), keras.layers.Dense(2, name="head")
+>>> model = keras.Sequential([keras.Input((4,)), body, head])
+>>> groups = {"body": [body], "head": [head]}
+>>> for stage in tuning.stages_for("g_lf", list(groups), Config("mine", epochs=4)):
+...     tuning.freeze(groups, stage)
+...     model.compile(tuning.for_stage(groups, stage), "mse")
+...     history = model.fit(keras.ops.ones((6, 4)), keras.ops.ones((6, 2)), epochs=stage.epochs,
+...                         verbose=0)
+...     print(stage.name, stage.epochs, [v.path for v in model.trainable_variables])
+g_lf_0 2 ['head/kernel', 'head/bias']
+g_lf_1 2 ['body/kernel', 'body/bias', 'head/kernel', 'head/bias']
+
+Rates over epochs are ``stage.rate(epoch, gamma)``. A stage with a ``head`` is carried out by
+:mod:`medxfer.tuning.head`; one that is ``adaptive`` has its factors from
+:mod:`medxfer.tuning.adaptive` and takes them with the optimizer's ``begin_epoch``.
+"""
 
 from collections.abc import Collection, Sequence
 
@@ -6,6 +28,8 @@ from data_prep.errors import UserError
 from medxfer import plugins
 from medxfer.config import Config
 from medxfer.tuning import depth
+from medxfer.tuning.freezing import freeze as freeze
+from medxfer.tuning.optimizer import for_stage as for_stage
 from medxfer.tuning.stages import Stage
 
 STRATEGIES = "medxfer.tuning.strategies"
@@ -24,7 +48,8 @@ def stages_for(
     groups : sequence of str
         Layer groups from input to head.
     config : Config
-        Rates, epochs and patience.
+        Rates, epochs, patience, and what single strategies read. With ``head_init="lp"`` a
+        strategy begins with a linear probe, where the head alone is new.
     new : collection of str
         Groups without pre-trained weights.
 
@@ -39,6 +64,8 @@ def stages_for(
     strategies = plugins.names(STRATEGIES)
     if tune in strategies:
         stages = plugins.load(STRATEGIES, tune).stages(groups, config, new)
+        if config.head_init == "lp" and not stages[0].head and not set(new) - {groups[-1]}:
+            stages = plugins.load(STRATEGIES, "lp").stages(groups, config, new) + stages
         for stage in stages:
             stage.check(groups)
         return stages

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from absl import logging
 
 from medxfer.config import Config
-from medxfer.tuning.stages import Stage
+from medxfer.tuning.stages import Stage, batch_norm
 
 SCRATCH = "scratch"
 
@@ -67,5 +67,7 @@ def stages(
             epochs=config.epochs,
             patience=config.patience,
             bias_multiplier=config.bias_multiplier,
+            optimizer="adam" if config.optimizer == "adam" else "sgd",
+            batch_norm=batch_norm(groups, config, groups if depth == SCRATCH else new),
         )
     ]

@@ -1,0 +1,305 @@
+"""One stage of training: its optimizer, its compiled steps, its epochs and its checkpoints."""
+
+import dataclasses
+import functools
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from scipy import special
+
+from data_prep.errors import UserError
+from medxfer import batches, distribution
+from medxfer.checkpoints import Checkpoints
+from medxfer.config import Config
+from medxfer.data import Pipeline
+from medxfer.models import _groups
+from medxfer.steps import Inference, TensorStatistics, TrainStep
+from medxfer.tensorboard import Board
+from medxfer.tuning import adaptive, frozen, head
+from medxfer.tuning.freezing import freeze
+from medxfer.tuning.optimizer import for_stage
+from medxfer.tuning.stages import Stage
+
+Groups = Mapping[str, Sequence[keras.Layer]]
+Monitor = Callable[[np.ndarray, np.ndarray], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to."""
+
+    stage: str
+    number: int  # over the whole run, from 0
+    rate: float  # of a weight with multiplier 1
+    loss: float  # training: mean negative log-likelihood over the epoch's batches
+    validation_loss: float
+    score: float  # monitor(validation probabilities, labels)
+    images_per_second: float  # of training alone, over all processes; the first one compiles too
+    best: bool  # the best score of its stage so far
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands, for its last checkpoint."""
+
+    stage: int = 0
+    epoch: int = 0  # the next one, within the stage
+    best: str = ""  # name of the checkpoint with the stage's best weights
+    score: float = -math.inf
+    waited: int = 0  # epochs since the best one
+    history: list[dict] = dataclasses.field(default_factory=list)
+
+    @property
+    def frozen(self) -> str:
+        """Name of the checkpoint with what is frozen in this stage."""
+        return f"stage-{self.stage}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What stays the same over the stages of a run."""
+
+    model: keras.Model
+    groups: Groups
+    train: Pipeline
+    validation: Pipeline
+    monitor: Monitor
+    config: Config
+    strategy: tf.distribute.Strategy
+    checkpoints: Checkpoints
+    board: Board
+    on_epoch_end: Callable[[Epoch], None]
+
+
+class StageLoop:
+    """One stage: its optimizer, its compiled steps and its epochs."""
+
+    def __init__(self, run: Run, stage: Stage, progress: Progress) -> None:
+        config, strategy = run.config, run.strategy
+        self._run, self._stage, self._progress = run, stage, progress
+        freeze(run.groups, stage, synchronized=strategy.num_replicas_in_sync > 1)
+        first = next(group for group in run.groups if not stage.frozen(group))
+        prefix, suffix = _groups.split_at(run.model, run.groups, first)
+        self._solved = self._head_to_solve(prefix) if stage.head else None
+        with strategy.scope():
+            self._optimizer = optimizer = for_stage(
+                run.groups, stage, momentum=config.momentum, weight_decay=config.weight_decay
+            )
+            if any(layer.compute_dtype == "float16" for layer in suffix.layers):
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+                optimizer.build(suffix.trainable_variables)
+        self._frozen = [] if prefix is None else prefix.variables
+        self._moving = [*suffix.variables, *optimizer.variables]
+        self._weights = suffix.weights
+        self._best: list[np.ndarray] = []
+        self._factors: dict[str, float] = {}
+        if progress.epoch:
+            run.checkpoints.load(progress.frozen, self._frozen)
+            run.checkpoints.load("last", self._moving)
+            self._best = run.checkpoints.read(progress.best)
+        if progress.epoch or not progress.history:
+            distribution.decorrelate_seeds(strategy, run.model)
+
+        def before(x):
+            return x if prefix is None else prefix(x, training=False)
+
+        self._prefix = prefix
+        self._features = features = Inference(strategy, before, config.batch_size)
+        parts = {"training": run.train, "validation": run.validation}
+        found = batches.sources(parts, strategy, config, prefix, features)
+        self._train, self._validation = found["training"], found["validation"]
+
+        kept = self._train.features is not None
+
+        def enter(x):
+            return tf.cast(x, suffix.inputs[0].dtype) if kept else before(x)
+
+        def logits(x):
+            return suffix(enter(x), training=False)
+
+        self._step = TrainStep(strategy, suffix, enter, optimizer, self._train.batch)
+        if stage.adaptive:
+            self._statistics = TensorStatistics(
+                strategy, suffix, enter, stage.adaptive.rule, self._train.batch
+            )
+        self._logits = Inference(strategy, logits, config.batch_size)
+
+    def run(self) -> None:
+        """Train until the epochs or the patience end; the model then has the best weights."""
+        stage, progress = self._stage, self._progress
+        while progress.epoch < stage.epochs and progress.waited < (stage.patience or math.inf):
+            epoch = self._epoch()
+            progress.epoch += 1
+            progress.waited += 1
+            progress.history.append(dataclasses.asdict(epoch))
+            if epoch.best:
+                progress.waited, progress.score = 0, epoch.score
+                progress.best = f"best-{epoch.number}"
+                self._best = [keras.ops.convert_to_numpy(weight) for weight in self._weights]
+            if self._run.checkpoints.due:
+                self._save()
+            self._report(epoch)
+            self._run.on_epoch_end(epoch)
+        for weight, value in zip(self._weights, self._best, strict=True):
+            weight.assign(value)
+
+    def _save(self) -> None:
+        """Write a checkpoint. The last file completes it and names the others."""
+        progress, checkpoints = self._progress, self._run.checkpoints
+        for name, arrays in ((progress.frozen, self._frozen), (progress.best, self._best)):
+            if not checkpoints.exists(name):
+                checkpoints.save(name, arrays)
+        checkpoints.save("last", self._moving, dataclasses.asdict(progress))
+        checkpoints.keep_only("last", progress.frozen, progress.best)
+
+    @property
+    def _where(self) -> str:
+        return f"{self._stage.name} {self._progress.epoch + 1}/{self._stage.epochs}"
+
+    def _epoch(self) -> Epoch:
+        """Train and validate once."""
+        number, train = len(self._progress.history), self._train
+        rate, started = 0.0, time.perf_counter()
+        if self._solved:
+            loss, images = self._solve()
+        else:
+            rate = self._stage.rate(self._progress.epoch, self._run.config.gamma)
+            self._optimizer.learning_rate = rate
+            self._factors = self._adapt(number) if self._stage.adaptive else {}
+            loss, images = self._descend(number, rate), train.steps * train.batch
+        seconds = time.perf_counter() - started
+        labels, log_p = self._validation.labels, self._log_probabilities()
+        validation_loss = -float(np.mean(log_p[np.arange(len(labels)), labels]))
+        self._require_finite(validation_loss, rate)
+        score = float(self._run.monitor(np.exp(log_p), labels))
+        if math.isnan(score):
+            raise UserError(
+                "The validation score is not a number: the validation part needs examples of "
+                "every class. Prepare the data with more subjects in it."
+            )
+        return Epoch(
+            stage=self._stage.name,
+            number=number,
+            rate=rate,
+            loss=loss,
+            validation_loss=validation_loss,
+            score=score,
+            images_per_second=images / seconds,
+            best=score > self._progress.score,
+        )
+
+    def _descend(self, number: int, rate: float) -> float:
+        """One pass of gradient steps; the mean loss."""
+        train, losses = self._train, []
+        for x, y in batches.bar(train.epoch(number), self._where, train.steps):
+            losses.append(self._step(x, y))
+            # One step late, so that a GPU has the next one to work on meanwhile.
+            self._require_finite(losses[-2:][0], rate)
+        loss = float(np.mean([float(value) for value in losses]))
+        self._require_finite(loss, rate)
+        return loss
+
+    def _adapt(self, number: int) -> dict[str, float]:
+        """Factors of an adaptive stage, from the first batches of the coming epoch."""
+        rule, statistics = self._stage.adaptive, self._statistics
+        found = [
+            statistics(x, y) for x, y in itertools.islice(self._train.epoch(number), rule.batches)
+        ]
+        leave = adaptive.left(self._run.groups, rule.leave)
+        factors = adaptive.factors(rule.rule, statistics.paths, np.stack(found), leave)
+        self._optimizer.begin_epoch(factors)
+        low, high = min(factors, key=factors.get), max(factors, key=factors.get)
+        logging.info(
+            "Factors on the rates: %.2g (%s) to %.2g (%s).",
+            factors[low], low, factors[high], high,
+        )  # fmt: skip
+        return factors
+
+    def _head_to_solve(self, prefix: keras.Model | None) -> keras.layers.Dense:
+        layer = head.layer_of(list(self._run.groups.values())[-1])
+        if prefix is None or len(prefix.output_shape) != 2:
+            raise ValueError(f"What precedes {layer.name} is no list of features to solve it for.")
+        return layer
+
+    def _solve(self) -> tuple[float, int]:
+        """Solve for the head; its training loss, and the number of examples."""
+        run = self._run
+        train, validation = (
+            (self._table(source), source.labels) for source in (self._train, self._validation)
+        )
+        classes = run.model.output_shape[-1]
+        solved = head.solve(train, validation, classes, run.monitor, self._stage.head)
+        for variable, value in zip(
+            (self._solved.kernel, self._solved.bias), (solved.kernel, solved.bias), strict=True
+        ):
+            # Every process has solved; all take what the chief found, to the last bit.
+            mine = value if distribution.is_chief(run.strategy) else np.zeros_like(value)
+            variable.assign(distribution.sum_over_processes(run.strategy, mine))
+        logging.info("Head solved by logistic regression, C = %.2g.", solved.strength)
+        features, labels = train
+        log_p = solved.log_probabilities(features)
+        return -float(np.mean(log_p[np.arange(len(labels)), labels])), len(labels)
+
+    def _table(self, source: batches.Source) -> np.ndarray:
+        """Features of all examples in front of the head, (N, D)."""
+        if source.features is not None:
+            return np.asarray(source.features)
+        steps = -(-len(source.labels) // self._run.config.batch_size)
+
+        def rows():
+            for indices, x in batches.bar(source.ordered(), "features", steps):
+                yield indices, self._features(x)
+
+        return frozen.in_memory(
+            rows,
+            (len(source.labels), *self._prefix.output_shape[1:]),
+            "float32",
+            functools.partial(distribution.sum_over_processes, self._run.strategy),
+        )
+
+    def _log_probabilities(self) -> np.ndarray:
+        """Logarithms of the validation probabilities, float64 (examples, classes)."""
+        shape = len(self._validation.labels), self._run.model.output_shape[-1]
+        logits = np.zeros(shape, np.float32)
+        steps = -(-len(self._validation.labels) // self._run.config.batch_size)
+        for rows, x in batches.bar(self._validation.ordered(), "validation", steps):
+            logits[rows] = self._logits(x)
+        logits = distribution.sum_over_processes(self._run.strategy, logits)
+        return special.log_softmax(logits.astype(np.float64), axis=1)
+
+    def _require_finite(self, loss: float | tf.Tensor, rate: float) -> None:
+        if not math.isfinite(loss):
+            raise UserError(
+                f"Training diverged in epoch {self._where}: the loss is {float(loss)} at a base "
+                f"rate of {rate:.2g}. Try --base_rate={rate / 10:.1g} or --precision=float32."
+            )
+
+    def _report(self, epoch: Epoch) -> None:
+        """One line for people, and the curves."""
+        logging.info(
+            "%s %d: loss %.4f, validation loss %.4f, score %.4f%s, rate %.2g, %.0f images/s",
+            epoch.stage,
+            self._progress.epoch,
+            epoch.loss,
+            epoch.validation_loss,
+            epoch.score,
+            " (best)" if epoch.best else "",
+            epoch.rate,
+            epoch.images_per_second,
+        )
+        values = {
+            "loss/training": epoch.loss,
+            "loss/validation": epoch.validation_loss,
+            "score/validation": epoch.score,
+            "images_per_second": epoch.images_per_second,
+        }
+        for group, multiplier in self._stage.multipliers.items():
+            values[f"rate/{group}"] = epoch.rate * multiplier
+        values |= {f"factor/{path}": value for path, value in self._factors.items()}
+        self._run.board.scalars(values, epoch.number)

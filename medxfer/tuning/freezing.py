@@ -1,0 +1,71 @@
+"""What may move in a stage: ``trainable`` flags, and the policy of batch normalisation.
+
+Batch normalisation is told by its class, not by its name: networks call it ``bn``, ``norm`` or
+``downsample.1``.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import keras
+
+from medxfer.tuning.stages import Stage
+
+
+def freeze(
+    groups: Mapping[str, Sequence[keras.Layer]], stage: Stage, synchronized: bool = False
+) -> None:
+    """Let move what the stage moves; to be called before the optimizer and the step are made.
+
+    A group with multiplier 0 is a fixed function. In the others batch normalisation follows
+    ``stage.batch_norm``:
+
+    ============== ====================== ==================
+    policy         moments, statistics    gamma and beta
+    ============== ====================== ==================
+    ``frozen``     the moving ones, fixed fixed
+    ``affine``     the moving ones, fixed trained
+    ``stats_only`` of the batch, moving   fixed
+    ``train``      of the batch, moving   trained
+    ============== ====================== ==================
+
+    Parameters
+    ----------
+    groups : mapping of str to sequence of keras.Layer
+        Layer groups from input to head.
+    stage : Stage
+        Checked against the groups.
+    synchronized : bool
+        Whether the moments of a batch are taken over all replicas, which then agree with one
+        device.
+    """
+    stage.check(groups)
+    for group, layers in groups.items():
+        for layer in layers:
+            layer.trainable = not stage.frozen(group)
+            for inner in _batch_norms(layer):
+                policy = "frozen" if stage.frozen(group) else stage.batch_norm.get(group, "frozen")
+                _apply(inner, policy)
+                inner.synchronized = synchronized
+
+
+def _batch_norms(layer: keras.Layer) -> Iterator[keras.layers.BatchNormalization]:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        yield layer
+    for inner in getattr(layer, "layers", ()):
+        yield from _batch_norms(inner)
+
+
+def _apply(layer: keras.layers.BatchNormalization, policy: str) -> None:
+    layer.trainable = policy != "frozen"
+    if policy == "stats_only":
+        for variable in layer.trainable_variables:
+            variable.trainable = False
+    # Keras ties the moments to ``trainable``; only the argument ``training`` parts them.
+    own = vars(layer)
+    own.pop("call", None)
+    if policy == "affine":
+
+        def call(inputs, training=None, mask=None):
+            return type(layer).call(layer, inputs, training=False, mask=mask)
+
+        own["call"] = call

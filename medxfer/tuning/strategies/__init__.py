@@ -1,0 +1,1 @@
+"""Strategies of fine-tuning: one file each, found by its name."""

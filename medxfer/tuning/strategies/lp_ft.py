@@ -1,0 +1,19 @@
+"""LP-FT: a linear probe, then fine-tuning of all layers (Kumar et al., ICLR 2022)."""
+
+from collections.abc import Collection, Sequence
+
+from medxfer.config import Config
+from medxfer.tuning.stages import Stage
+from medxfer.tuning.strategies import _common
+
+
+def stages(groups: Sequence[str], config: Config, new: Collection[str]) -> list[Stage]:
+    """The head by logistic regression; then every group, without decay, the rate along a cosine.
+
+    The authors search 10 rates from 3e-7 to 1e-2 for the second stage, of 20 epochs with batches of
+    64, and train gamma and beta of batch normalisation (``--freeze_bn=affine``).
+    """
+    return [
+        _common.probe(groups, config, new),
+        _common.stage("ft", groups, config, new, weight_decay=0.0, schedule="cosine"),
+    ]
