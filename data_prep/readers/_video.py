@@ -57,6 +57,7 @@ class Index:
     is_cut: bool
     pts: np.ndarray | None
     runs: np.ndarray | None
+    order: np.ndarray | None
     time_base: Fraction
     rate: Fraction | None
 
@@ -65,6 +66,15 @@ class Index:
         if self.pts is not None:
             return float((int(self.pts[number]) - int(self.pts[0])) * self.time_base)
         return float(number / self.rate) if self.rate else None
+
+    def sound_before(self, number: int) -> int:
+        """Frames, from the first, that are decoded before frame ``number``, which is damaged.
+
+        A frame shown before it may be decoded after it, and predicted from it.
+        """
+        if self.order is None:
+            return max(0, number - REORDERED)
+        return int(np.flatnonzero(self.order >= self.order[number])[0])
 
 
 def scan(path: pathlib.Path) -> Index:
@@ -96,6 +106,7 @@ def scan(path: pathlib.Path) -> Index:
             pts.append(packet.pts)
             runs.append(run)
         expected = max(len(pts), stream.frames + len(pts) - read)
+        is_cut |= container.format.name == "mpegts" and _ends_amid_a_packet(path)
         stated = _stated_seconds(container, stream)
         base, rate = stream.time_base or Fraction(1, 1000), stream.average_rate
     if not pts:
@@ -108,10 +119,11 @@ def scan(path: pathlib.Path) -> Index:
         if stated - lasting > max(SLACK_S, LEAST_SLACK / float(rate)):
             is_cut, expected = True, len(pts) + round((stated - lasting) * float(rate))
     if not unique:
-        return Index(len(pts), expected, is_cut, None, None, base, rate)
-    order = np.argsort(np.array(pts, np.int64), kind="stable")
-    stamps, numbers = np.array(pts, np.int64)[order], np.array(runs, np.int64)[order]
-    return Index(len(pts), expected, is_cut, stamps, numbers, base, rate)
+        return Index(len(pts), expected, is_cut, None, None, None, base, rate)
+    stamps = np.array(pts, np.int64)
+    shown = np.argsort(stamps)
+    numbers = np.array(runs, np.int64)[shown]
+    return Index(len(pts), expected, is_cut, stamps[shown], numbers, shown, base, rate)
 
 
 class Damaged(Exception):
@@ -171,21 +183,20 @@ def decode(
 
 
 def whole_frames(path: pathlib.Path, index: Index) -> int:
-    """Number of frames, from the first, that no break or damage touches; decodes them all.
-
-    Frames shown shortly before a damaged one may have been predicted from it, so as many as a
-    codec may reorder are not counted.
-    """
+    """Number of frames, from the first, that no break or damage touches; decodes them all."""
     if index.pts is None:
         numbered = enumerate(_in_order(path))
     else:
         numbered = _by_time(path, index, np.ones(index.count, bool))
     number, began = -1, False
     for number, frame in numbered:
-        if frame is None or (frame.is_corrupt and began):
-            return max(0, number - REORDERED)
+        if frame is None:
+            return number
+        if frame.is_corrupt and began:
+            return index.sound_before(number)
         began |= not frame.is_corrupt
-    return number + 1
+    # What is left of the last packet may be decoded without a complaint.
+    return index.sound_before(number) if index.is_cut and number >= 0 else number + 1
 
 
 def _in_order(path: pathlib.Path) -> Iterator:
@@ -319,6 +330,12 @@ def _stated_seconds(container, stream) -> float | None:
         pass
     is_alone = len(container.streams) == 1 and "matroska" in container.format.name
     return container.duration / 1e6 if is_alone and container.duration else None
+
+
+def _ends_amid_a_packet(path: pathlib.Path) -> bool:
+    """Whether a transport stream is no whole number of packets of any usual size."""
+    size = path.stat().st_size
+    return all(size % packet for packet in (188, 192, 204))
 
 
 def _never(packet) -> bool:

@@ -85,7 +85,7 @@ def frames(source: Source, sampling: Sampling, tally: Tally) -> Iterator[Frame]:
     count = index.count
     if facts["accept_truncated"]:
         count = _video.whole_frames(video, index)
-        if count < index.expected:
+        if count < index.expected or index.is_cut:
             tally.add(f"the video is cut off or damaged: its first {count} frames were used")
         if not count:
             raise Unusable("no frame of the video can be read")
@@ -110,9 +110,10 @@ def frames(source: Source, sampling: Sampling, tally: Tally) -> Iterator[Frame]:
     wanted = None
     if index.pts is not None:
         wanted = np.array([number < count and takes(number) for number in range(index.count)])
-    given, seen, reason = 0, -1, ""
+    given, seen, received, reason = 0, -1, 0, ""
     try:
         for seen, image in _video.decode(video, index, wanted):
+            received += 1
             if seen >= count or (wanted is None and not takes(seen)):
                 continue
             try:
@@ -130,6 +131,9 @@ def frames(source: Source, sampling: Sampling, tally: Tally) -> Iterator[Frame]:
             raise Unusable(_broken("damaged", error.number, index.expected)) from error
     if wanted is None:
         _check_seen(seen + 1, labels, masks)
+    else:
+        for _ in range(int(wanted.sum()) - received):
+            tally.add("left out: the recording began amid a group of frames")
     if reason and not given:
         raise Unusable(reason)
 
@@ -190,7 +194,7 @@ def _check_seen(count: int, *annotations: dict[int, Any] | None) -> None:
 
 
 def _broken(how: str, count: int, expected: int) -> str:
+    share = f"{count} of {expected}" if expected > count else f"{count}"
     return (
-        f"the video is {how}: {count} of {expected} frames can be read up to there "
-        "(--accept_truncated uses them)"
+        f"the video is {how}: {share} frames can be read up to there (--accept_truncated uses them)"
     )
