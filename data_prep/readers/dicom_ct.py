@@ -270,7 +270,8 @@ def _name(found: _Series, root: pathlib.Path) -> str:
     folder = _folder(found)
     place = folder.relative_to(root).as_posix() if folder != root else root.name
     if not found.uid:
-        return place
+        alone = found.files[0].relative_to(root).as_posix()
+        return alone if len(found.files) == 1 else f"{len(found.files)} files in {place}"
     return f"{place} series {found.number}" if found.number else f"{place} series"
 
 

@@ -1,5 +1,7 @@
 """A small chest CT and its files, as scanners and converters write them."""
 
+import tracemalloc
+
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -102,3 +104,12 @@ def edit(path, **tags):
     data = pydicom.dcmread(path)
     change(data, **tags)
     data.save_as(path, enforce_file_format=True)
+
+
+def peak(action):
+    """What ``action`` returns, and the most bytes that were allocated meanwhile."""
+    tracemalloc.start()
+    try:
+        return action(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

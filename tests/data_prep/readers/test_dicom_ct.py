@@ -31,6 +31,7 @@ from tests.data_prep.readers.synthetic_ct import (
     chest,
     edit,
     image,
+    peak,
     rotation,
     series,
 )
@@ -536,3 +537,13 @@ def test_kinds():
     assert logging.get_verbosity() is not None
     with pytest.raises(UserError, match="--lesions must be"):
         Options(lesions="each")
+
+
+def test_memory_is_bounded(tmp_path):
+    hu = chest((40, 128, 128))
+    series(tmp_path / "a" / "series", hu)
+    enhanced(tmp_path / "b.dcm", hu, np.arange(len(hu))[::-1], SeriesInstanceUID="1.2.8")
+    for source in _volumes.find(tmp_path):
+        volume, most = peak(lambda source=source: _volumes.read(source))
+        np.testing.assert_array_equal(volume.hu, hu)
+        assert most < 4 * hu.nbytes, source.name

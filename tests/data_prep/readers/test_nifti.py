@@ -1,0 +1,226 @@
+import gzip
+import os
+
+import nibabel
+import numpy as np
+import pytest
+
+from data_prep.errors import UserError
+from data_prep.readers import _volumes
+from data_prep.readers._images import Unusable
+from tests.data_prep.readers.synthetic_ct import SPACING, affine, chest, peak, rotation
+
+LPS = np.diag([-1, -1, 1, 1])
+
+
+def write(path, values=None, lps=None, kind=nibabel.Nifti1Image, slope=None, code=1, **header):
+    """Values (Z, Y, X) and an LPS affine as a NIfTI file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = chest() if values is None else values
+    world = LPS @ (affine() if lps is None else lps)
+    file = kind(np.ascontiguousarray(values.T), world)
+    file.set_qform(world, code)
+    file.set_sform(world, code)
+    for name, value in header.items():
+        file.header[name] = value
+    if slope:
+        file.header.set_slope_inter(*slope)
+    nibabel.save(file, path)
+    return path
+
+
+def read(root, options=None):
+    (source,) = _volumes.find(root, options)
+    return _volumes.read(source)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("angles", [(0, 0, 0), (0.4, -0.3, 1.0), (np.pi / 2, 0, np.pi)])
+def test_right_anterior_superior_becomes_left_posterior_superior(tmp_path, name, angles):
+    lps = affine(axes=rotation(*angles))
+    path = write(tmp_path / name, lps=lps)
+    (source,) = _volumes.find(tmp_path)
+    assert (source.name, source.subject, source.parts) == (name, name, ("image",))
+    volume = _volumes.read(source)
+    np.testing.assert_array_equal(volume.hu, chest())
+    np.testing.assert_allclose(volume.spacing, SPACING, rtol=1e-5)
+    np.testing.assert_allclose(volume.affine, lps, atol=1e-4)
+    by_hand = nibabel.load(path)
+    np.testing.assert_array_equal(volume.hu, by_hand.get_fdata().transpose(2, 1, 0))
+    corner = by_hand.affine @ [4, 3, 2, 1]
+    np.testing.assert_allclose((volume.affine @ [4, 3, 2, 1])[:3], corner[:3] * (-1, -1, 1))
+
+
+def test_real_volume_against_nibabel_and_simpleitk(real_data):
+    path = real_data / "ct" / "contrast_ct_pulmonary_artery" / "ct_cropped.nii.gz"
+    sources = _volumes.find(path.parent)
+    (source,) = (source for source in sources if source.name == path.name)
+    volume = _volumes.read(source)
+    by_hand = nibabel.load(path)
+    expected = np.asanyarray(by_hand.dataobj).transpose(2, 1, 0)
+    np.testing.assert_array_equal(volume.hu, np.maximum(expected, -1024))
+    np.testing.assert_allclose(volume.spacing, 1.5)
+    np.testing.assert_allclose(volume.affine, LPS @ by_hand.affine)
+    sitk = pytest.importorskip("SimpleITK", reason="SimpleITK, the peer, is not installed")
+    peer = sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(volume.hu, np.maximum(sitk.GetArrayFromImage(peer), -1024))
+    for index in ((0, 0, 0), (50, 7, 3)):
+        place = (volume.affine @ [*index, 1])[:3]
+        np.testing.assert_allclose(place, peer.TransformIndexToPhysicalPoint(index), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["<f4", ">f8", "<i4", "<u2", ">i2"])
+def test_scaled_and_float_values(tmp_path, kind):
+    stored = np.round((chest().astype(float) + 1024) * 4).astype(kind)
+    write(tmp_path / "a.nii.gz", stored, slope=(0.25, -1024.0))
+    by_hand = nibabel.load(tmp_path / "a.nii.gz").get_fdata().transpose(2, 1, 0)
+    volume = read(tmp_path)
+    np.testing.assert_array_equal(volume.hu, np.rint(by_hand))
+    np.testing.assert_array_equal(volume.hu, chest())
+
+
+def test_pairs_and_nifti_2(tmp_path):
+    write(tmp_path / "a" / "pair.hdr", kind=nibabel.Nifti1Pair)
+    write(tmp_path / "b" / "two.nii.gz", kind=nibabel.Nifti2Image)
+    one, two = _volumes.find(tmp_path)
+    assert one.parts == ("image", "data")
+    for source in (one, two):
+        np.testing.assert_array_equal(_volumes.read(source).hu, chest())
+    one.paths("data")[0].unlink()
+    with pytest.raises(Unusable, match="pair.img is missing"):
+        _volumes.read(one)
+
+
+def test_units_padding_and_a_single_time(tmp_path):
+    hu = chest()
+    hu[:, :2] = -3024
+    metres = affine() @ np.diag([1e-3, 1e-3, 1e-3, 1])
+    metres[:3, 3] *= 1e-3
+    path = write(tmp_path / "a.nii", hu[None], lps=metres, xyzt_units=1)
+    assert nibabel.load(path).ndim == 4
+    volume = read(tmp_path)
+    np.testing.assert_allclose(volume.affine, affine(), rtol=1e-5, atol=1e-4)
+    assert (volume.hu[:, :2] == -1024).all()
+    assert volume.notes == ("padding (levels down to -3024) set to -1024 HU",)
+
+
+def test_a_file_without_position(tmp_path):
+    write(tmp_path / "a.nii", code=0)
+    volume = read(tmp_path)
+    np.testing.assert_allclose(volume.spacing, SPACING, rtol=1e-5)
+    assert not volume.placed
+    assert "no patient position" in volume.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "more", "said"),
+    [
+        (np.where(chest() > 0, np.nan, chest()), {}, "not numbers"),
+        (chest() > 0, {}, r"0 to 1: without air .*\(a mask\?\)"),
+        ((chest() + 1024).astype(np.uint16), {}, "not Hounsfield units"),
+        (chest().astype(np.uint16), {}, "levels reach 64.*: not Hounsfield units"),
+        (np.stack([chest()] * 2), {}, "4 dimensions"),
+        (chest()[:1], {}, "not that of a volume"),
+        (chest().astype(np.complex64), {}, "no plain numbers"),
+        (chest(), {"lps": affine(spacing=(0.0025, 0.0008, 0.0007))}, "not between 0.1 and 10 mm"),
+    ],
+)
+def test_what_is_no_ct_in_hounsfield_units(tmp_path, values, more, said):
+    values = values.astype(np.uint8) if values.dtype == bool else values
+    write(tmp_path / "a.nii", values, **more)
+    with pytest.raises(Unusable, match=said):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "said"),
+    [
+        (344, b"\0\0\0\0", "Analyze"),
+        (280, np.array([np.nan] * 4, "<f4").tobytes(), "finite|voxel sizes"),
+        (280, np.array([-1.4, 0, 0, 0], "<f4").tobytes(), "its sform and its qform"),
+        (252, np.array([0], "<i2").tobytes(), "8.0 degrees off right angles"),
+        (70, np.array([999], "<i2").tobytes(), "damaged"),
+    ],
+)
+def test_headers_that_make_no_sense(tmp_path, place, content, said):
+    path = write(tmp_path / "a.nii")
+    whole = bytearray(path.read_bytes())
+    if place == 252:  # no qform, and a sheared sform
+        angle = np.radians(8)
+        row = -0.8 * np.array([0, np.cos(angle), 0, 0]) + [0, 0, 0, 1]
+        whole[296:312] = row.astype("<f4").tobytes()
+        row = [0, -0.8 * np.sin(angle), 2.5, 1]
+        whole[312:328] = np.array(row, "<f4").tobytes()
+    whole[place : place + len(content)] = content
+    path.write_bytes(whole)
+    with pytest.raises(Unusable, match=said):
+        read(tmp_path)
+
+
+def test_subjects_table(tmp_path):
+    for name in ("p1_before.nii.gz", "p1_after.nii.gz", "p2.nii.gz"):
+        write(tmp_path / "images" / name)
+    (tmp_path / "subjects.csv").write_text(
+        "case,subject\np1_before,one\nimages/p1_after.nii.gz,one\n"
+    )
+    sources = _volumes.find(tmp_path)
+    assert [source.subject for source in sources] == ["one", "one", "images/p2.nii.gz"]
+    assert sources[0].parts == ("image", "subjects")
+    (tmp_path / "subjects.csv").write_text("case\np2\n")
+    with pytest.raises(UserError, match="columns case and subject"):
+        _volumes.find(tmp_path)
+    (tmp_path / "subjects.csv").write_text("case,subject\np2,\n")
+    with pytest.raises(UserError, match="case without a subject"):
+        _volumes.find(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("keep", [0.0, 0.05, 0.3, 0.95])
+def test_files_cut_off(tmp_path, name, keep):
+    path = write(tmp_path / name)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(Unusable):
+        read(tmp_path)
+
+
+def test_damaged_bytes_never_crash(tmp_path):
+    path = write(tmp_path / "a.nii.gz")
+    plain, packed = gzip.decompress(path.read_bytes()), path.read_bytes()
+    generator = np.random.default_rng(0)
+    for turn in range(120):
+        content = np.frombuffer(plain if turn % 2 else packed, np.uint8).copy()
+        places = generator.integers(0, 352 if turn % 2 else len(content), 4)
+        content[places] = generator.integers(0, 256, 4)
+        content = content.tobytes()
+        path.write_bytes(gzip.compress(content) if turn % 2 else content)
+        try:
+            read(tmp_path)
+        except Unusable as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_a_header_that_asks_for_too_much_takes_no_memory(tmp_path):
+    path = write(tmp_path / "a.nii.gz")
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    for sides, said in (((30000, 30000, 30000), "its size"), ((4000, 4000, 60), "cut off: 0 of")):
+        content[42:48] = np.array(sides, "<i2").tobytes()
+        path.write_bytes(gzip.compress(bytes(content)))
+        with pytest.raises(Unusable, match=said):
+            read(tmp_path)
+
+
+def test_memory_is_bounded(tmp_path):
+    hu = chest((60, 128, 128))
+    write(tmp_path / "a.nii.gz", hu.astype(np.float64), slope=(1.0, 0.5))
+    (source,) = _volumes.find(tmp_path)
+    volume, most = peak(lambda: _volumes.read(source))
+    assert most < 2 * volume.hu.nbytes
+
+
+def test_links_out_of_the_folder_are_not_read(tmp_path):
+    outside = write(tmp_path / "outside" / "b.nii")
+    write(tmp_path / "raw" / "a.nii")
+    os.symlink(outside, tmp_path / "raw" / "b.nii")
+    (source,) = _volumes.find(tmp_path / "raw")
+    assert source.name == "a.nii"
