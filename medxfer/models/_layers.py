@@ -33,7 +33,7 @@ def weights(init: str, seed: int, name: str, *, std: float, bias: float) -> dict
     UserError
         If ``init`` is none of the three.
     """
-    own_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4])
+    own_seed = layer_seed(seed, name)
     start = keras.initializers
     if init == "gaussian":
         kernel = start.RandomNormal(stddev=std, seed=own_seed)
@@ -48,6 +48,11 @@ def weights(init: str, seed: int, name: str, *, std: float, bias: float) -> dict
         "kernel_initializer": kernel,
         "bias_initializer": start.Constant(bias),
     }
+
+
+def layer_seed(seed: int, name: str) -> int:
+    """Seed of one layer, 0 .. 2**32 - 1, made of the whole network's seed and the layer's name."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4])
 
 
 @keras.saving.register_keras_serializable("medxfer")

@@ -45,7 +45,7 @@ def freeze(
             for inner in _batch_norms(layer):
                 policy = "frozen" if stage.frozen(group) else stage.batch_norm.get(group, "frozen")
                 _apply(inner, policy)
-                inner.synchronized = synchronized
+                inner.synchronized = synchronized and policy in ("stats_only", "train")
 
 
 def _batch_norms(layer: keras.Layer) -> Iterator[keras.layers.BatchNormalization]:

@@ -63,7 +63,8 @@ def load(
     UserError
         If the weights are not to be had or are those of another network.
     """
-    groups = layer_groups(model, plugins.load("medxfer.models", model_name).LAYER_GROUPS)
+    network = plugins.load("medxfer.models", model_name)
+    groups = layer_groups(model, network.LAYER_GROUPS)
     if source == "none":
         logging.info("Weights: none, every layer begins at random.")
         return WeightReport("none (random start)", "", (), tuple(groups))
@@ -73,7 +74,8 @@ def load(
     else:
         path = pathlib.Path(source).expanduser()
         contents, about, sha256 = _formats.read(path), str(path), _formats.sha256(path)
-    loaded, new = _assign.assign(model, groups, contents, about, head)
+    foreign = getattr(network, "FOREIGN_LAYERS", None)
+    loaded, new = _assign.assign(model, groups, contents, about, head, foreign)
     logging.info("Weights: %s, sha256 %s, loaded into %s.", about, sha256[:16], ", ".join(loaded))
     if lacking := new[:-1]:
         logging.warning(

@@ -1,6 +1,6 @@
 """Putting the arrays of a weight file into a network, and saying which groups got theirs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -25,11 +25,13 @@ def assign(
     contents: Contents,
     origin: str,
     head: bool = False,
+    foreign: Collection[str] | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Load what fits; the model is unchanged if anything does not.
 
     Layers are matched by name, or by position if the file has names of its own. The last groups may
-    be missing from the file, but every group must be there whole or not at all.
+    be missing from the file, but every group must be there whole or not at all, and every layer of
+    the file must be one of the network.
 
     Parameters
     ----------
@@ -43,6 +45,9 @@ def assign(
         The file, for messages.
     head
         True to load the last group too; otherwise it stays new whatever the file holds.
+    foreign
+        Of networks whose files are known to be whole: layers of the file that the network has not,
+        such as another head. No group but the head may then be missing.
 
     Returns
     -------
@@ -57,6 +62,10 @@ def assign(
     """
     layers = {layer.name: layer for group in groups.values() for layer in group if layer.weights}
     found = _match(list(layers), contents)
+    used = {source for source, _ in found.values()}
+    ignored = used | set(foreign or ())
+    if found and (extra := [name for name in contents.layers if name not in ignored]):
+        raise _mismatch(model, contents, origin, f"the network lacks the file's {extra[0]}")
     fitted: dict[str, Arrays] = {}
     loaded: list[str] = []
     new: list[str] = []
@@ -82,8 +91,9 @@ def assign(
             if not all(np.isfinite(array).all() for array in fitted[name]):
                 raise UserError(f"{origin}: {source} holds numbers that are not finite.")
         loaded.append(group)
-    if not loaded or (head and new):
-        lack = "no layer of the network" if not loaded else f"no {new[0]}"
+    lacking = new if head else new[:-1]
+    if not loaded or (lacking and (head or foreign is not None)):
+        lack = "no layer of the network" if not loaded else f"no {lacking[0]}"
         raise _mismatch(model, contents, origin, f"the file has {lack}")
     for name, arrays in fitted.items():
         for variable, array in zip(layers[name].weights, arrays, strict=True):

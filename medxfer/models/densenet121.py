@@ -1,0 +1,32 @@
+"""DenseNet-121 (Huang et al. 2017) as ``keras.applications`` has it, with a head of its own."""
+
+import keras
+
+from medxfer.models import _applications
+
+INPUT_SIDE = 224
+
+# The stem and the dense blocks, each with the transition behind it, the last with the final
+# normalisation.
+LAYER_GROUPS = {
+    "conv1": ("conv1",),
+    "conv2": ("conv2", "pool2"),
+    "conv3": ("conv3", "pool3"),
+    "conv4": ("conv4", "pool4"),
+    "conv5": ("conv5", "bn"),
+    _applications.HEAD: (_applications.HEAD,),
+}
+
+# What weight files of keras.applications hold beyond these layers.
+FOREIGN_LAYERS = ("predictions",)
+
+preprocess = _applications.torch_input
+
+
+def build(classes: int, init: str = "gaussian", seed: int = 0, dropout: float = 0.5) -> keras.Model:
+    """float32 (N, 224, 224, 3) -> logits (N, ``classes``); :func:`_applications.build`."""
+
+    def backbone(image):
+        return keras.applications.DenseNet121(include_top=False, weights=None, input_tensor=image)
+
+    return _applications.build(backbone, "densenet121", INPUT_SIDE, classes, init, seed, dropout)

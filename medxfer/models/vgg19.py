@@ -1,0 +1,29 @@
+"""VGG-19 (Simonyan and Zisserman 2015) as ``keras.applications`` has it, with a head of its own.
+
+Global average pooling and one dense layer stand for the two dense layers of 4096 units.
+"""
+
+import keras
+
+from medxfer.models import _applications
+
+INPUT_SIDE = 224
+
+LAYER_GROUPS = {
+    **{name: (name,) for name in ("block1", "block2", "block3", "block4", "block5")},
+    _applications.HEAD: (_applications.HEAD,),
+}
+
+# What weight files of keras.applications hold beyond these layers.
+FOREIGN_LAYERS = ("fc1", "fc2", "predictions")
+
+preprocess = _applications.caffe_input
+
+
+def build(classes: int, init: str = "gaussian", seed: int = 0, dropout: float = 0.5) -> keras.Model:
+    """float32 (N, 224, 224, 3) -> logits (N, ``classes``); :func:`_applications.build`."""
+
+    def backbone(image):
+        return keras.applications.VGG19(include_top=False, weights=None, input_tensor=image)
+
+    return _applications.build(backbone, "vgg19", INPUT_SIDE, classes, init, seed, dropout)
