@@ -16,7 +16,7 @@ from data_prep.readers._images import Unusable
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_LEVEL = 127  # masks have grey edges, from resizing or from JPEG: above it is lesion
 JPEG_NOISE = 32  # levels that JPEG leaves in a black mask
-SAMPLES_TAG = 277  # of TIFF: samples per pixel
+PLANES_TAG, APART = 284, 2  # of TIFF: the planes of the colours lie one after the other
 ASPECT = 0.01  # relative difference of the aspect ratios of a mask that may be resized
 
 
@@ -62,9 +62,9 @@ def pixels(path: pathlib.Path) -> np.ndarray:
             with Image.open(path) as file:
                 if file.width * file.height > _images.MAX_PIXELS:
                     raise Unusable(f"the image has {file.width} x {file.height} pixels: too many")
-                samples = getattr(file, "tag_v2", {}).get(SAMPLES_TAG, 1)
-                if samples > len(file.getbands()):  # 16-bit planes: Pillow reads one of them only
-                    raise ValueError("not all samples of the TIFF were read")
+                if getattr(file, "tag_v2", {}).get(PLANES_TAG) == APART:
+                    # Pillow takes 16-bit planes for 8-bit ones, without a complaint.
+                    raise ValueError("planes apart")
                 plain = file.mode in ("1", "L", "LA", "I", "F", "RGB", "RGBA")
                 return np.asarray(
                     file if plain or file.mode.startswith("I;16") else file.convert("RGB")
