@@ -217,5 +217,6 @@ def limits(rates: NDArray[np.float64], totals: NDArray[np.float64]) -> NDArray[n
     """
     product = rates * totals[:, None]
     whole = np.rint(product)
-    fits = whole / totals[:, None] <= rates
+    # Where there is nothing to count, the limit is 0.
+    fits = whole / np.where(totals > 0, totals, 1)[:, None] <= rates
     return np.where(fits, np.maximum(product, whole), np.minimum(product, np.nextafter(whole, -1)))

@@ -19,7 +19,7 @@ from medxfer.evaluation.resampling import Bars
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p")
 _FAINT = "#E4E4E4"
-_KINDS = {"bootstrap": "cluster bootstrap", "idca": "bars of the fitted curve (IDCA)"}
+_KINDS = {"bootstrap": "cluster bootstrap", "idca": "fitted curve (IDCA)"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ def froc_family(
     for panel in rest:
         _operating_points(panel, lines)
         panel.set(xlabel=f"False positives per {unit}", ylabel="Sensitivity")
-    figure.legend(*_entries(lines), loc="outside right center", handlelength=3)
+    figure.legend(*_entries(lines), loc="outside right upper", handlelength=3)
     return figure
 
 
@@ -136,9 +136,11 @@ def roc_family(
 
 def _corners(x: NDArray, y: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The points at which a path turns: a hundred thousand marks need few of them."""
+    moves = np.append(True, (np.diff(x) != 0) | (np.diff(y) != 0))
+    x, y = x[moves], y[moves]
     level, upright = np.diff(y) == 0, np.diff(x) == 0
     straight = (level[1:] & level[:-1]) | (upright[1:] & upright[:-1])
-    turns = np.concatenate([[True], ~straight, [True]])[: x.size]
+    turns = np.concatenate([[True], ~straight, [True]])[-x.size :]
     return x[turns], y[turns]
 
 
@@ -220,13 +222,13 @@ def _caption(lines: Mapping[str, Line]) -> str:
     for name, line in lines.items():
         if line.bars and line.bars.intervals:
             bar = line.bars.intervals[0]
-            kind = f"{100 * bar.level:g} % {_KINDS.get(line.bars.method, line.bars.method)}"
+            kind = f"{100 * bar.level:g} %, {_KINDS.get(line.bars.method, line.bars.method)}"
             if line.bars.method == "bootstrap":
-                kind += f", {bar.clusters} subjects"
+                kind += f" of {bar.clusters} subjects"
             kinds.setdefault(kind, []).append(name)
     if len(kinds) < 2:
-        return "".join(kinds)
-    return "; ".join(f"{kind} ({', '.join(names)})" for kind, names in kinds.items())
+        return "".join(f"Bars: {kind}" for kind in kinds)
+    return "Bars: " + "; ".join(f"{kind} ({', '.join(names)})" for kind, names in kinds.items())
 
 
 def _entries(lines: Mapping[str, Line]) -> tuple[list[Line2D], list[str]]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from medxfer.evaluation import intervals, roc
+from medxfer.evaluation import intervals, resampling, roc
 
 
 def psi(labels, scores):
@@ -127,6 +127,116 @@ class TestWeightedAuc:
         assert found.high == pytest.approx(area.high, abs=0.02)
 
 
+RATES = (0.0, 0.05, 0.1, 0.15, 1 / 3, 0.2, 0.5, 1.0)
+
+
+def brute_sensitivity(labels, scores, rate):
+    """Best true positive rate over all thresholds whose false positive rate fits."""
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    best = 0.0
+    for threshold in scores:
+        called = scores >= threshold
+        if called[labels == 0].sum() / (labels == 0).sum() <= rate:
+            best = max(best, called[labels == 1].sum() / (labels == 1).sum())
+    return best
+
+
+def brute_partial_area(labels, scores, to_rate):
+    """From scikit-learn's, which standardises the partial area by McClish's formula."""
+    if to_rate == 1:
+        return metrics.roc_auc_score(labels, scores)
+    standard = metrics.roc_auc_score(labels, scores, max_fpr=to_rate)
+    low, high = to_rate**2 / 2, to_rate
+    return low + (2 * standard - 1) * (high - low)
+
+
+class TestOperatingPoints:
+    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("grades", [None, 1, 3])
+    def test_sensitivity_by_the_step_rule(self, seed, grades):
+        labels, scores, _ = sample(seed, size=70, grades=grades)
+        expected = [brute_sensitivity(labels, scores, rate) for rate in RATES]
+        np.testing.assert_array_equal(roc.sensitivity(labels, scores, RATES), expected)
+
+    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("grades", [None, 1, 3])
+    def test_partial_area(self, seed, grades):
+        labels, scores, _ = sample(seed, size=70, grades=grades)
+        for to_rate in (0.05, 0.2, 1 / 3, 1.0):
+            expected = brute_partial_area(labels, scores, to_rate)
+            assert roc.partial_auc(labels, scores, to_rate) == pytest.approx(expected, abs=1e-12)
+        assert roc.partial_auc(labels, scores, 0.0) == 0
+
+    @pytest.mark.parametrize("grades", [None, 2])
+    def test_weights_are_repeated_subjects(self, grades):
+        labels, scores, _ = sample(5, size=90, grades=grades)
+        subjects = np.random.default_rng(5).integers(0, 25, 90)
+        names, member = np.unique(subjects, return_inverse=True)
+        weights = np.random.default_rng(6).integers(0, 4, (20, len(names)))
+        for kind in (int, float):
+            areas = (0.2, 1.0)
+            found = roc.weighted(labels, scores, subjects, RATES, areas)(weights.astype(kind))
+            for row, drawn in zip(found, weights[:, member], strict=True):
+                y, s = np.repeat(labels, drawn), np.repeat(scores, drawn)
+                expected = [brute_sensitivity(y, s, rate) for rate in RATES]
+                np.testing.assert_array_equal(row[: len(RATES)], expected)
+                expected = [brute_partial_area(y, s, to_rate) for to_rate in areas]
+                np.testing.assert_allclose(row[len(RATES) :], expected, rtol=0, atol=1e-12)
+
+    def test_one_class(self):
+        with pytest.warns(UserWarning, match="one class"):
+            assert np.isnan(roc.sensitivity([1, 1], [0.2, 0.3], [0.1])).all()
+        for labels in ([0, 0], [1, 1]):
+            with pytest.warns(UserWarning, match="one class"):
+                assert np.isnan(roc.partial_auc(labels, [0.2, 0.3], 0.1))
+        statistic = roc.weighted([0, 1, 1], [0.1, 0.2, 0.3], list("abc"), (0.1,))
+        found = statistic(np.array([[0, 1, 2], [3, 0, 0], [1, 1, 1]]))
+        assert np.isnan(found[:2]).all()
+        assert (found[2] == 1).all()
+
+    @pytest.mark.parametrize(
+        ("call", "message"),
+        [
+            (lambda: roc.sensitivity([0, 1], [1, 2], [1.5]), "0 to 1"),
+            (lambda: roc.partial_auc([0, 1], [1, 2], -0.5), "0 to 1"),
+            (lambda: roc.weighted([0, 1], [1, 2], ["a"]), "one subject per score"),
+        ],
+    )
+    def test_refuses(self, call, message):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+class TestAnalyse:
+    def test_against_a_loop_over_draws(self):
+        labels, first, second = sample(7, size=120)
+        subjects = np.random.default_rng(7).integers(0, 20, 120)
+        names, member = np.unique(subjects, return_inverse=True)
+        rates = (0.1, 0.3)
+        found = roc.analyse(
+            labels, {"first": first, "second": second}, subjects, rates=rates, draws=60, seed=4
+        )
+        assert found.merits == ("sensitivity at FPR 0.1", "sensitivity at FPR 0.3", "AUC")
+        values = {}
+        for name, scores in (("first", first), ("second", second)):
+            rows = []
+            for (row,) in zip(*resampling.counts(len(names), 60, 4), strict=True):
+                y, s = (np.repeat(array, row[member]) for array in (labels, scores))
+                rows.append([*(brute_sensitivity(y, s, rate) for rate in rates),
+                             psi(y, s).mean()])  # fmt: skip
+            values[name] = np.array(rows)
+            low, high = np.quantile(rows, [0.025, 0.975], axis=0)
+            bars = found.intervals[name]
+            np.testing.assert_allclose([bar.low for bar in bars], low, atol=1e-12)
+            np.testing.assert_allclose([bar.high for bar in bars], high, atol=1e-12)
+            assert bars[2].estimate == pytest.approx(roc.auc(labels, scores))
+        for k, item in enumerate(found.differences):
+            d = values["first"][:, k] - values["second"][:, k]
+            p = min(1, 2 * (1 + min((d <= 0).sum(), (d >= 0).sum())) / 61)
+            assert item.difference.p == pytest.approx(p)
+            assert item.holm == item.difference.p
+
+
 class TestDeLong:
     @pytest.mark.parametrize(
         ("labels", "scores", "area", "variance"),
@@ -149,7 +259,7 @@ class TestDeLong:
         )
         labels = [0, 0, 1, 1, 1, 0, 1, 0, 1, 0]
         found = roc.delong(labels, [0.1, 0.4, 0.35, 0.8, 0.7, 0.2, 0.9, 0.6, 0.6, 0.3])
-        assert found.low == pytest.approx(0.70400, abs=5e-6)
+        assert found.low == pytest.approx(0.9 - 0.1 * 1.959963984540054, abs=1e-10)
         assert found.high == 1.0
 
     @pytest.mark.parametrize("grades", [None, 1, 4])
