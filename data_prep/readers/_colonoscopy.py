@@ -294,7 +294,7 @@ def readers() -> dict[str, ModuleType]:
 
 
 def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
-    """Cases of a folder in whichever layout it has, or the one video that ``root`` is.
+    """Cases of a folder in whichever layout it has, or the one video or image that ``root`` is.
 
     Cases that repeat others byte for byte are marked as unusable, and cases that share some frames
     get one subject, so that no frame is on two sides of a split.
@@ -310,7 +310,8 @@ def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     if options.layout and options.layout not in known:
         raise UserError(f"--layout must be one of {', '.join(known)}: {options.layout}.")
     if root.is_file():
-        return known["video"].detect(root.resolve(), options)
+        stills = "frame_folder" if _is_still(root) else "video"
+        return known[stills].detect(root.resolve(), options)
     if not root.is_dir():
         raise UserError(f"--input={root} is not a folder.")
     chosen = {options.layout: known[options.layout]} if options.layout else known
@@ -333,6 +334,12 @@ def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     sources = _repeats.without_repeats(next(iter(found.values())))
     _repeats.check_splits(sources)
     return sources
+
+
+def _is_still(path: pathlib.Path) -> bool:
+    from data_prep.readers import _frames  # it needs this module
+
+    return _frames.is_image(path)
 
 
 def frames(

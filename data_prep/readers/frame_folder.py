@@ -31,7 +31,7 @@ OTHER_SCORE = "its name gives another score than its folder: the folder's was ta
 
 
 def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
-    """Find folders that hold images, at any depth.
+    """Find folders that hold images, at any depth, or take the one image that ``root`` is.
 
     Raises
     ------
@@ -40,6 +40,9 @@ def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
         match an image.
     """
     options = options or Options()
+    if root.is_file():
+        items = [Item(0, root)]
+        return [_colonoscopy.source(__name__, root.parent, root.name, items=items)]
     folders = _folders(root)
     nerthus = {f: own for f, own in folders.items() if _is_nerthus(f, own)}
     if nerthus:

@@ -5,10 +5,12 @@ number of boxes, then xmin ymin xmax ymax a line. SUN: ``.../caseN/*.jpg``, boxe
 ``annotation_txt/caseN.txt`` as ``image.jpg xmin,ymin,xmax,ymax,class``; cases below a folder with
 "negative" in its name show no polyp. SUN-SEG: ``{TrainDataset,Test...Dataset/{Seen,Unseen}}/
 {Frame,GT}/caseN_M/*.{jpg,png}`` and ``Detection/bbox_annotation.json``: a clip is a case of this
-package, the set's case N its subject, and clips below "Seen" share it with training clips.
+package, the set's case N its subject; clips below "Seen" whose subject the set also trains on are
+left out.
 REAL-Colon: ``SSS-VVV_frames/*.jpg`` and ``SSS-VVV_annotations/*.xml``, VOC boxes read by tag.
 """
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -25,7 +27,7 @@ KIND = "colonoscopy"
 LAYOUT = "frames with boxes: LDPolypVideo, SUN, SUN-SEG, REAL-Colon"
 
 PARTS = {"trainvalid": "train", "train": "train", "valid": "validation", "test": "test"}
-SEEN_NOTE = "its set tests on it, but trains on the same person: the set's split was not taken"
+SEEN = "its set tests on it although it trains on the same person"
 SUN_CASE = re.compile(r"case[A-Z]?(\d+)", re.I)
 SUN_CLIP = re.compile(r"(case\w*?\d+)_(\d+)", re.I)
 VOC_FOLDER = re.compile(r"(\d{3}-\d{3})_frames")
@@ -49,7 +51,7 @@ def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
             found += _sun_seg(root, folder)
         if VOC_FOLDER.fullmatch(folder.name):
             found += _real_colon(root, folder)
-    return found or _sun(root)
+    return _apart(found) or _sun(root)
 
 
 def frames(source: Source, sampling: Sampling, tally: Tally) -> Iterator[Frame]:
@@ -94,6 +96,19 @@ def _voc(path: pathlib.Path) -> list[tuple[float, ...]]:
     return [
         tuple(float(box.findtext(tag, "")) for tag in ("xmin", "ymin", "xmax", "ymax"))
         for box in content.iter("bndbox")
+    ]
+
+
+def _apart(sources: list[Source]) -> list[Source]:
+    """Without "Seen" test clips of persons trained on; without both parts, there is no split."""
+    if not {"train", "test"} <= {each.split for each in sources}:
+        return [dataclasses.replace(each, split="") for each in sources]
+    trained = {each.subject for each in sources if each.split == "train"}
+    return [
+        dataclasses.replace(each, problem=SEEN)
+        if each.facts.get("seen") and each.subject in trained
+        else each
+        for each in sources
     ]
 
 
@@ -197,7 +212,7 @@ def _sun_seg(root: pathlib.Path, folder: pathlib.Path) -> Iterator[Source]:
     boxes = _coco_boxes(table) if table.is_file() else {}
     parts = [part.lower() for part in folder.relative_to(root).parts]
     is_seen, is_test = "seen" in parts, any(part.startswith("test") for part in parts)
-    split = "" if is_seen else "test" if is_test else "train" if "traindataset" in parts else ""
+    split = "test" if is_test else "train" if "traindataset" in parts else ""
     for clip in _subfolders(folder / "Frame"):
         items = []
         for place, path in enumerate(_images(clip)):
@@ -217,7 +232,7 @@ def _sun_seg(root: pathlib.Path, folder: pathlib.Path) -> Iterator[Source]:
                 items=items,
                 tables=[table],
                 split=split,
-                notes=(SEEN_NOTE,) if is_seen else (),
+                facts={"seen": is_seen},
             )
 
 

@@ -36,6 +36,13 @@ def test_the_folder_itself(tmp_path):
     assert (source.name, len(read(source))) == ("v", 3)
 
 
+def test_one_image(tmp_path):
+    write_frames(tmp_path / "v")
+    (source,) = _colonoscopy.find(tmp_path / "v/frame9.png")
+    (frame,) = read(source)
+    np.testing.assert_array_equal(frame.image, pattern(1))
+
+
 def test_times_from_a_given_rate(tmp_path):
     write_frames(tmp_path / "v", 10)
     (source,) = _colonoscopy.find(tmp_path)

@@ -107,10 +107,13 @@ def test_sun_seg(tmp_path):
     said = {name: (s.subject, s.split) for name, s in sources.items()}
     assert said == {
         "case1_1": ("case1", "train"),
-        "case1_2": ("case1", ""),
+        "case1_2": ("case1", "test"),
         "case2_1": ("case2", "test"),
     }
-    assert "same person" in sources["case1_2"].notes[0]
+    with pytest.raises(Unusable, match="trains on the same person"):
+        read(sources["case1_2"])
+    found = _colonoscopy.find(tmp_path / "TestEasyDataset")  # alone, it is no part of a split
+    assert [(s.split, s.problem) for s in found] == [("", ""), ("", "")]
     first, second = read(sources["case1_1"])
     assert first.boxes == () and second.boxes == ((26.0, 7.0, 10.0, 30.0),)
     np.testing.assert_array_equal(first.mask, disc() > 0)

@@ -328,8 +328,9 @@ def test_one_video_as_input_and_a_file_that_is_none(tmp_path):
     write_video(tmp_path / "b.mp4", frames=4)
     (source,) = _colonoscopy.find(path)
     assert len(read(source)) == 3
+    (tmp_path / "a.csv").write_text("no video")
     with pytest.raises(UserError, match="suffix"):
-        _colonoscopy.find(write_image(tmp_path / "a.png"))
+        _colonoscopy.find(tmp_path / "a.csv")
 
 
 def test_folders_in_folders_and_hidden_files(tmp_path):
