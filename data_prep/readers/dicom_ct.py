@@ -175,7 +175,7 @@ def _stored(data: pydicom.Dataset, piece: Slice) -> tuple[np.ndarray, np.ndarray
         stored = stored.copy()
     padding = _padding(data, stored)
     unused = int(data.BitsAllocated) - int(data.BitsStored)
-    if unused > 0 and not syntax.is_compressed:
+    if unused > 0:
         np.left_shift(stored, unused, out=stored)
         np.right_shift(stored, unused, out=stored)
     return stored, padding

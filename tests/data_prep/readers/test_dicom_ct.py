@@ -331,12 +331,17 @@ def test_signed_values(tmp_path):
     np.testing.assert_array_equal(read(tmp_path).hu, hu)
 
 
-def test_twelve_signed_bits_without_extended_sign(tmp_path):
+@pytest.mark.parametrize("compressed", [False, True])
+def test_twelve_signed_bits_without_extended_sign(tmp_path, compressed):
     hu = chest()
-    tags = {"PixelRepresentation": 1, "RescaleIntercept": 0, "BitsStored": 12, "HighBit": 11}
-    paths = series(tmp_path / "study", **tags)
+    paths = series(tmp_path / "study", RescaleIntercept=0)
     for path, plane in zip(paths, hu, strict=True):
         edit(path, PixelData=(plane.astype(np.int16) & 0x0FFF).tobytes())
+        if compressed:
+            data = pydicom.dcmread(path)
+            data.compress(RLELossless)
+            data.save_as(path, enforce_file_format=True)
+        edit(path, PixelRepresentation=1, BitsStored=12, HighBit=11)
     np.testing.assert_array_equal(read(tmp_path).hu, hu)
 
 
