@@ -6,7 +6,9 @@ For each depth the network is trained twice from the same weights with the same 
 by Keras (``trainable = False`` below the depth, ``compile``, ``fit``; not compiled by XLA, which is
 slower here) and by this project, which computes what lies below the depth once and keeps it in
 memory. Both use the same optimizer, rates and dropout seeds. Compared are the training times of the
-epochs after the first, in turns, and the final weights.
+epochs after the first, in turns, and the final weights. Then once more with the features kept in
+float16 (``--cache_dtype=float16``), which halves the memory: what that costs is the difference of
+the final weights, beside how far training moved them.
 
 Expected of the ratios: at least 50 for fc8, 3 for fc6, 2 for conv5, 1.3 for conv3; and weights
 that differ by no more than float32 rounding.
@@ -63,7 +65,7 @@ class Patches:
         return self._batches(np.arange(self.num_examples))
 
 
-def network(options, depth: str):
+def network(options, depth: str, cache_dtype: str = "float32"):
     """A fresh network of the same weights, its groups, the stage of ``depth`` and the settings."""
     from medxfer import plugins, tuning
     from medxfer.config import Config
@@ -80,6 +82,7 @@ def network(options, depth: str):
         patience=options.epochs,
         batch_size=options.batch,
         cache="memory",
+        cache_dtype=cache_dtype,
     )
     (stage,) = tuning.stages_for(depth, list(groups), config, new=list(groups)[-1:])
     return model, groups, stage, config
@@ -116,11 +119,11 @@ def plain(options, depth: str, patches: Patches):
     return seconds, model.get_weights()
 
 
-def kept(options, depth: str, patches: Patches, validation: Patches):
+def kept(options, depth: str, patches: Patches, validation: Patches, cache_dtype="float32"):
     """Seconds of each training epoch of this project, and the final weights."""
     from medxfer import training
 
-    model, groups, stage, config = network(options, depth)
+    model, groups, stage, config = network(options, depth, cache_dtype)
     score = iter(range(options.epochs))  # the last epoch is the best one
     with tempfile.TemporaryDirectory() as folder:
         history = training.fit(
@@ -137,6 +140,11 @@ def kept(options, depth: str, patches: Patches, validation: Patches):
     return [examples / epoch.images_per_second for epoch in history.epochs], model.get_weights()
 
 
+def _gap(first, second) -> float:
+    """Largest absolute difference of two lists of weights."""
+    return max(float(abs(a - b).max()) for a, b in zip(first, second, strict=True))
+
+
 def main() -> int:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -151,7 +159,6 @@ def main() -> int:
     options = parser.parse_args()
     if options.quick:
         options.patches, options.repeats, options.epochs = 128, 1, 2
-    import numpy as np
     import tensorflow as tf
 
     from medxfer import plugins
@@ -171,15 +178,18 @@ def main() -> int:
             slow += seconds[1:]
             seconds, weights = kept(options, depth, patches, validation)
             fast += seconds[1:]
-            gaps = [np.abs(a - b).max() for a, b in zip(weights, expected, strict=True)]
-            difference = max(difference, *map(float, gaps))
+            difference = max(difference, _gap(weights, expected))
+        halved, rounded = kept(options, depth, patches, validation, "float16")
+        moved = _gap(expected, network(options, depth)[0].get_weights())
         ratio = statistics.median(slow) / statistics.median(fast)
         rows.append(
             (depth, _shared.spread(slow, 3), _shared.spread(fast, 3), f"{ratio:.1f}")
-            + (f"{difference:.1e}",)
+            + (f"{difference:.1e}", f"{statistics.median(halved[1:]):.3f}")
+            + (f"{_gap(rounded, expected):.1e}", f"{moved:.1e}")
         )
         print(f"{depth}: {ratio:.1f} times", flush=True)
     header = ("from", "Keras, s an epoch", "kept, s an epoch", "ratio", "largest difference")
+    header += ("in float16, s", "its difference", "moved by training")
     print("\n" + _shared.table(header, rows))
     print(f"{time.perf_counter() - started:.0f} s in all")
     return 0

@@ -112,13 +112,11 @@ def lesions(mask: np.ndarray, settings: Settings) -> tuple[np.ndarray, list[dict
 
 def annotation(frame) -> np.ndarray:
     """Mask bool (height, width) of a frame; boxes are drawn where it has these alone."""
+    from data_prep.readers._frames import mask_of_boxes
+
     if frame.mask is not None:
         return frame.mask
-    mask = np.zeros(frame.image.shape[:2], bool)
-    for x, y, width, height in frame.boxes:
-        left, top = max(round(x), 0), max(round(y), 0)
-        mask[top : round(y + height), left : round(x + width)] = True
-    return mask
+    return mask_of_boxes(frame.boxes, *frame.image.shape[:2])
 
 
 def square(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

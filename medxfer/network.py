@@ -37,6 +37,11 @@ class TrainedNetwork:
             reduce_retracing=True,
         )
 
+    @property
+    def patch(self) -> int:
+        """Side of the patches that the network learnt from."""
+        return self._settings["patch"]
+
     def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities float32 (N, classes) of images uint8 (N, height, width, 1 or 3)."""
         found = []

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import ParamSpec
 
-import matplotlib
+import matplotlib.colors
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -25,6 +25,7 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, BLACK, GREY = "#56B4E9", "#CC79A7", "#000000", "#808080"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK)
 DASHES = ("-", (0, (5, 1.5)))  # the second turn through the cycle
+_TWO = matplotlib.colors.ListedColormap(["#e6e6e6", BLUE])
 WIDTH = 7.2  # inches: two columns of a journal
 
 STYLE = {
@@ -205,6 +206,54 @@ def learning_curves(histories: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(x=0.03)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+@_styled
+def gallery(pictures: Sequence[tuple[NDArray[np.uint8], str]], columns: int = 6) -> Figure:
+    """Small pictures uint8 (H, W, 3), each with a few words above, row by row."""
+    columns = min(columns, len(pictures))
+    down = -(-len(pictures) // columns)
+    height, width = pictures[0][0].shape[:2]
+    side = WIDTH / columns
+    figure = Figure(figsize=(WIDTH, down * (side * height / width + 0.18)))
+    axes = figure.subplots(down, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (picture, words) in zip(axes, pictures, strict=False):
+        axis.imshow(picture)
+        axis.set_title(words, loc="center", fontweight="normal", pad=2)
+    return figure
+
+
+@_styled
+def timeline(places: ArrayLike, scores: ArrayLike, label: str, threshold: float = 0.5) -> Figure:
+    """Score of every frame over time; a strip above shows which reach the threshold.
+
+    Parameters
+    ----------
+    places, scores : arrays of shape (N,)
+        Time or number of each frame, rising, and its score from 0 to 1.
+    label : str
+        Of the x axis.
+    """
+    places, scores = np.asarray(places, np.float64), np.asarray(scores, np.float64)
+    figure = Figure(figsize=(WIDTH, 2.2))
+    strip, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 9))
+    reached = scores >= threshold
+    middles = (places[1:] + places[:-1]) / 2
+    half = np.median(np.diff(places)) / 2 if len(places) > 1 else 0.5
+    edges = np.concatenate([[places[0] - half], middles, [places[-1] + half]])
+    strip.pcolormesh(
+        edges, [0, 1], reached[None].astype(float), cmap=_TWO, vmin=0, vmax=1, rasterized=True
+    )
+    strip.set_axis_off()
+    strip.set_title(
+        f"{reached.sum()} of {len(scores)} frames at {threshold:g} or more ({share:.0%})"
+    )
+    axes.plot(places, scores, color=BLUE, linewidth=0.8, marker=".", markersize=2)
+    axes.axhline(threshold, color=GREY, linewidth=0.6, linestyle=(0, (4, 3)))
+    axes.set(xlabel=label, ylabel="probability", ylim=(-0.02, 1.02), xlim=(edges[0], edges[-1]))
     return figure
 
 

@@ -1,0 +1,42 @@
+"""Raw colonoscopy material for prediction: what is there, and frames of it one by one."""
+
+import pathlib
+from collections.abc import Iterator
+
+from data_prep.errors import UserError
+from data_prep.readers import _colonoscopy, _frames, _video
+from data_prep.readers._colonoscopy import Frame, Sampling
+from data_prep.readers._images import Unusable
+
+
+def raw_inputs(source: pathlib.Path) -> list[pathlib.Path]:
+    """Videos of a file or folder; where there is none, folders that hold images."""
+    if source.is_file():
+        return [source]
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    videos = [path for path in files if path.suffix.lower() in _video.SUFFIXES]
+    return videos or sorted({path.parent for path in files if _frames.is_image(path)})
+
+
+def frames(path: pathlib.Path, every_s: float | None) -> Iterator[Frame]:
+    """Frames of one video, image or folder of images, in order.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read to its end.
+    """
+    cases = _colonoscopy.find(path)
+    # A folder of stills may be a case for each image.
+    number = 0
+    try:
+        for case in cases:
+            for frame in _colonoscopy.frames(case, Sampling(every_s=every_s)):
+                yield frame if len(cases) == 1 else _renumbered(frame, number)
+                number += 1
+    except Unusable as error:
+        raise UserError(str(error)) from error
+
+
+def _renumbered(frame: Frame, number: int) -> Frame:
+    return Frame(number, None, frame.image)

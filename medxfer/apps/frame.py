@@ -1,0 +1,193 @@
+"""Frame quality in colonoscopy: is a frame informative?
+
+Tajbakhsh et al. 2016, sections III-C and IV-C: a CNN classifies random crops of a frame, whose mean
+is the frame's score; ROC over frames. Beside it stand histograms of the DCT reconstruction error
+with a random forest, and the variance of the Laplacian as the plainest measure of focus.
+"""
+
+import dataclasses
+import pathlib
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medxfer.apps import _curves
+from medxfer.apps._endoscopy import raw_inputs
+from medxfer.apps._frame_video import describe, predict
+from medxfer.evaluation import roc
+from medxfer.evaluation.intervals import Interval
+from medxfer.handcrafted import frame as classic
+
+__all__ = ["describe", "predict", "raw_inputs"]
+
+CLASSES = ("uninformative", "informative")
+UNIT = "frame"
+INPUT = "video"
+RATES = (0.1, 0.15, 0.2)  # false positive rates at which the paper compares
+MERITS = (*(f"sensitivity at FPR {rate:g}" for rate in RATES), "AUC")
+CROPS = 20  # of a frame when it is scored
+SHOWN = 4  # frames of each kind in the figure of examples
+
+#: Example of one frame, as records hold it -> score, higher is more informative.
+Scorer = Callable[[Mapping], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """One scored frame. ``label``: 1 informative, 0 not."""
+
+    unit: str
+    case: str
+    subject: str
+    label: int
+    index: int
+    score: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frames(Sequence):
+    """All frames of a split, and small pictures uint8 of some of them by unit."""
+
+    frames: list[Frame]
+    pictures: dict[str, NDArray[np.uint8]]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index):
+        return self.frames[index]
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self.frames)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """int64 (N,)."""
+        return np.array([frame.label for frame in self.frames], np.int64)
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """float64 (N,)."""
+        return np.array([frame.score for frame in self.frames], np.float64)
+
+    @property
+    def subjects(self) -> list[str]:
+        """N pseudonyms."""
+        return [frame.subject for frame in self.frames]
+
+
+def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:
+    """Records of the app's synthetic videos, made once and kept in ``cache``."""
+    from data_prep import frame
+    from data_prep.phantoms import frame as phantom
+
+    raw = phantom.ensure(cache)
+    settings = frame.Settings(crops=2)
+    return frame.prepare(raw, raw.with_name(f"{raw.name}-records"), settings=settings).output
+
+
+def monitor(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Area under the ROC curve of the crops: what is watched on the validation part."""
+    return roc.auc(labels > 0, probabilities[:, 1])
+
+
+def crops(image: NDArray[np.uint8], side: int, seed: int, count: int = CROPS) -> NDArray[np.uint8]:
+    """Random square parts of a frame, uint8 (count, side, side, 3); one seed gives one choice."""
+    height, width = image.shape[:2]
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, height - side, count, endpoint=True)
+    columns = rng.integers(0, width - side, count, endpoint=True)
+    return np.stack([image[y : y + side, x : x + side] for y, x in zip(rows, columns, strict=True)])
+
+
+def cnn(network) -> Scorer:
+    """Mean probability over crops that depend on the frame's pixels alone."""
+    side = network.patch
+
+    def scorer(unit: Mapping) -> float:
+        image = unit["image"]
+        parts = crops(image, side, zlib.crc32(image.tobytes()))
+        return float(network.classify(parts)[:, 1].mean(dtype=np.float64))
+
+    return scorer
+
+
+def counterparts(folder) -> dict[str, Scorer]:
+    """The DCT histograms with a forest that learns from training frames; variance of Laplacian."""
+    from medxfer import data
+
+    features, labels = [], []
+    for split in ("train_unit", "validation_unit"):
+        for unit in data.units(folder, split):
+            features.append(classic.features(unit["image"][None])[0])
+            labels.append(int(unit["label"]))
+    forest = classic.fit(np.array(features), np.array(labels))
+    return {
+        "handcrafted": lambda unit: float(forest.score(classic.features(unit["image"][None]))[0]),
+        "Laplacian variance": lambda unit: classic.laplacian_variance(unit["image"]),
+    }
+
+
+def score(folder, split: str, scorer: Scorer, progress: bool = False) -> Frames:
+    """Apply ``scorer`` to every frame of a split."""
+    from tqdm import tqdm
+
+    from medxfer import data
+
+    found, pictures = [], {}
+    for unit in tqdm(
+        data.units(folder, split),
+        total=folder.count(split),
+        desc=split,
+        unit="frame",
+        disable=None if progress else True,  # None: not in a file
+    ):
+        keys = (unit[name] for name in ("unit", "case", "subject"))
+        found.append(Frame(*keys, int(unit["label"]), int(unit["frame"]), float(scorer(unit))))
+        pictures[unit["unit"]] = unit["image"][::3, ::3].copy()
+    order = sorted(found, key=lambda frame: frame.score)
+    kept = set()
+    for label in (0, 1):
+        units = [frame.unit for frame in order if frame.label == label]
+        kept |= {*units[:SHOWN], *units[-SHOWN:]}
+    return Frames(found, {unit: picture for unit, picture in pictures.items() if unit in kept})
+
+
+def _analyse(methods: Mapping[str, Frames], seed: int):
+    first = next(iter(methods.values()))
+    scores = {name: frames.scores for name, frames in methods.items()}
+    return roc.analyse(first.labels, scores, first.subjects, rates=RATES, seed=seed)
+
+
+def metrics(results: Frames, seed: int = 0) -> dict[str, Interval]:
+    """AUC and sensitivities with 95 % intervals by bootstrap over subjects."""
+    return _curves.intervals_of(_analyse({"": results}, seed), "")
+
+
+def compare(methods: Mapping[str, Frames], seed: int = 0) -> dict[str, list]:
+    """Paired comparison of every two methods on the same frames."""
+    return _curves.pairs_of(_analyse(methods, seed), MERITS)
+
+
+def rows(results: Frames) -> list[dict[str, str | float]]:
+    """One row per frame."""
+    return [
+        {
+            "unit": frame.unit,
+            "case": frame.case,
+            "subject": frame.subject,
+            "frame": frame.index,
+            "label": frame.label,
+            "score": frame.score,
+        }
+        for frame in results
+    ]
+
+
+def figures(methods: Mapping[str, Frames], history: Sequence[Mapping]) -> dict[str, tuple]:
+    """ROC, frames of note, the course of training."""
+    from medxfer.apps import _frame_figures
+
+    return _frame_figures.figures(methods, history)
