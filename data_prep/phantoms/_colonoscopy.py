@@ -296,7 +296,7 @@ def march(scene: Scene, camera: Camera, rays: np.ndarray, start: np.ndarray) -> 
 
 def step_length(reached: np.ndarray) -> np.ndarray:
     """Step of :func:`march` after a distance, cm."""
-    return 0.07 + 0.02 * reached
+    return 0.09 + 0.025 * reached
 
 
 def trace(

@@ -79,9 +79,9 @@ def draw_processor(rng: np.random.Generator) -> Processor:
         half_field=rng.uniform(0.95, 1.15),
         shape=str(rng.choice(["octagon", "octagon", "round", "corners"])),
         target=rng.uniform(0.65, 0.9),
-        softness=rng.uniform(0.3, 0.9),
-        sharpening=rng.uniform(0.0, 1.2),
-        noise=rng.uniform(0.8, 3.2),
+        softness=rng.uniform(0.3, 0.8),
+        sharpening=rng.uniform(0.0, 0.9),
+        noise=rng.uniform(0.8, 2.4),
         chroma=rng.uniform(0.5, 3.0),
         tint=rng.uniform(0.9, 1.1, 3).astype(np.float32),
         border=int(rng.integers(4, 20)),
@@ -129,7 +129,7 @@ def record(
     if fault.blush:  # light that has gone far through tissue is red and has lost its pattern
         through = cv2.resize(np.minimum(light, 1.5), (6, 4), interpolation=cv2.INTER_AREA)
         through = cv2.resize(through, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-        red = np.array([1.1, 0.35, 0.2], np.float32)
+        red = np.array([1.2, 0.3, 0.16], np.float32)
         light = light * (1 - fault.blush) + fault.blush * red * through[..., :1]
     light = light * fault.glare
     if fault.glare > 1:  # so much light is scattered inside the lens

@@ -16,6 +16,7 @@ from data_prep.phantoms._colonoscopy import HEIGHT, WIDTH, Camera, Scene, look, 
 
 FRAMES_PER_SECOND = 5
 _SHUTTER = 0.1  # share of the time between frames for which the shutter is open
+_STEADY = 4.0  # pixels, longest streak that the camera's way alone leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,7 @@ def film(
         fault = faults[number] if faults else _endoscope.Fault()
         following = cameras[min(number + 1, len(cameras) - 1)]
         shift = _SHUTTER * _movement(camera, following, processor.half_field)
+        shift *= min(1.0, _STEADY / max(float(np.hypot(*shift)), 1e-6))
         streak = (fault.streak[0] + shift[0], fault.streak[1] + shift[1])
         fault = dataclasses.replace(fault, streak=streak)
         if bubbles is not None:

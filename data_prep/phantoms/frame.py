@@ -47,7 +47,7 @@ class Event:
     strengths: tuple[float, ...]
 
 
-def generate(folder: pathlib.Path, seed: int = 0, videos: int = 9, frames: int = 40) -> None:
+def generate(folder: pathlib.Path, seed: int = 0, videos: int = 8, frames: int = 40) -> None:
     """Write ``NAME.mp4`` and ``frame_quality_labels.csv`` with video, frame_index and label.
 
     Frames between good and spoilt have no row in the table. The same arguments give the same
@@ -96,7 +96,9 @@ def draw_events(frames: int, rng: np.random.Generator) -> list[Event]:
         events.append(Event(str(waiting.pop()), start, tuple(strengths)))
         start += length
         gap = int(rng.integers(2, 6))
-        if gap > 2 and rng.random() < 0.6:  # a harmless dose, of a kind that has one
+        if (
+            2 < gap <= frames - start and rng.random() < 0.6
+        ):  # a harmless dose, of a kind that has one
             kind = str(rng.choice(["defocus", "foam", "water", "glare"]))
             dose = tuple(rng.uniform(0.12, 0.3, gap - 1))
             events.append(Event(kind, start, dose))
@@ -145,12 +147,14 @@ class _Spoiler:
 
     def __init__(self, kind: str, rng: np.random.Generator) -> None:
         self.kind = kind
-        self.size = rng.uniform(0.7, 1.3)
+        self.size = rng.uniform(0.8, 1.3)
         self.angle = rng.uniform(0, 2 * np.pi)
-        turbid = rng.uniform([0.5, 0.35, 0.1], [1.0, 0.8, 0.45])
-        self.water = (turbid if rng.random() < 0.6 else rng.uniform(0.7, 1, 3)).astype(np.float32)
+        # Yellow to brown, or milky.
+        hue = [1, rng.uniform(0.65, 0.85), rng.uniform(0.2, 0.55)]
+        hue = hue if rng.random() < 0.6 else [1, 0.95, 0.88]
+        self.water = (rng.uniform(0.6, 1.1) * np.array(hue)).astype(np.float32)
         # Most events leave sharp drops on the lens, whatever blurs the rest.
-        few = int(rng.integers(0, 12)) if kind in ("motion", "defocus", "water", "contact") else 0
+        few = int(rng.integers(0, 8)) if kind in ("motion", "defocus", "water", "contact") else 0
         count = {"foam": int(rng.integers(160, 320))}.get(kind, few)
         middle = rng.uniform([0.3, 0.3], [0.7, 0.7]) * [WIDTH, HEIGHT]
         spread = np.array([WIDTH, HEIGHT]) * rng.uniform(0.2, 0.35)
@@ -166,12 +170,12 @@ class _Spoiler:
         size = strength * self.size * rng.uniform(0.85, 1.15)
         if self.kind == "motion":
             angle = self.angle + rng.normal(0, 0.4)
-            return _endoscope.Fault(streak=(34 * size * np.cos(angle), 34 * size * np.sin(angle)))
+            return _endoscope.Fault(streak=(38 * size * np.cos(angle), 38 * size * np.sin(angle)))
         if self.kind == "defocus":
             return _endoscope.Fault(defocus=6.5 * size)
         if self.kind == "contact":
             return _endoscope.Fault(
-                defocus=7 * size, glare=1 + 0.8 * size, blush=min(0.75 * size, 0.85)
+                defocus=7 * size, glare=1 + 0.2 * size, blush=min(0.9 * size, 0.95)
             )
         if self.kind == "water":
             return _endoscope.Fault(
@@ -221,6 +225,6 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("output", None, "Folder to write; must be new or empty.", required=True)
     flags.DEFINE_integer("seed", 0, "The same seed gives the same bytes.", 0, 2**31 - 1)
-    flags.DEFINE_integer("videos", 9, "Each has good and spoilt frames.", 1)
+    flags.DEFINE_integer("videos", 8, "Each has good and spoilt frames.", 1)
     flags.DEFINE_integer("frames", 40, "Frames of a video, at 5 a second.", 1)
     command.run(main)

@@ -28,7 +28,7 @@ MIN_PIXELS = 30  # smaller parts of a polyp, at the edge of a fold, are in no ma
 _TRIES = 40
 
 
-def generate(folder: pathlib.Path, seed: int = 0, videos: int = 12, frames: int = 24) -> None:
+def generate(folder: pathlib.Path, seed: int = 0, videos: int = 12, frames: int = 20) -> None:
     """Write ``NAME.mp4`` and ``NAME_masks/%06d.png``, the masks of frames that show a polyp.
 
     The same arguments give the same bytes.
@@ -162,5 +162,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("output", None, "Folder to write; must be new or empty.", required=True)
     flags.DEFINE_integer("seed", 0, "The same seed gives the same bytes.", 0, 2**31 - 1)
     flags.DEFINE_integer("videos", 12, "Half of them show polyps.", 1)
-    flags.DEFINE_integer("frames", 24, "Frames of a video, at 5 a second.", 1)
+    flags.DEFINE_integer("frames", 20, "Frames of a video, at 5 a second.", 1)
     command.run(main)
