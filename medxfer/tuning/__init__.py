@@ -13,9 +13,9 @@ Stages and optimizers serve any Keras model, whatever trains it:
 ...     model.compile(tuning.for_stage(groups, stage), "mse")
 ...     history = model.fit(keras.ops.ones((6, 4)), keras.ops.ones((6, 2)), epochs=stage.epochs,
 ...                         verbose=0)
-...     print(stage.name, stage.epochs, [v.path for v in model.trainable_variables])
-g_lf_0 2 ['head/kernel', 'head/bias']
-g_lf_1 2 ['body/kernel', 'body/bias', 'head/kernel', 'head/bias']
+...     print(stage.name, stage.epochs, [layer.name for layer in model.layers if layer.trainable])
+g_lf_0 2 ['head']
+g_lf_1 2 ['body', 'head']
 
 Rates over epochs are ``stage.rate(epoch, gamma)``. A stage with a ``head`` is carried out by
 :mod:`medxfer.tuning.head`; one that is ``adaptive`` has its factors from

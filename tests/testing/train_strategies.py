@@ -2,8 +2,8 @@
 
     python -m tests.testing.train_strategies FILE TUNE ...
 
-does it on two replicas and writes ``TUNE/EPOCH/PATH`` to a .npz file; also ``bn/PATH``, of a network
-with batch normalisation that moves.
+does it on two replicas and writes ``TUNE/EPOCH/PATH`` to a .npz file; also ``bn/PATH``, of the
+network with batch normalisation that moves.
 """
 
 import pathlib

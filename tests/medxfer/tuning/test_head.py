@@ -1,0 +1,92 @@
+import keras
+import numpy as np
+import pytest
+from scipy import optimize, special
+
+from data_prep.errors import UserError
+from medxfer.tuning import head
+from medxfer.tuning.stages import HeadSolution
+
+
+def data(classes, n=60, width=4, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    centres = rng.normal(size=(classes, width))
+    return 3 + 2 * (centres[labels] + rng.normal(size=(n, width))), labels
+
+
+def likelihood(probabilities, labels):
+    return float(np.mean(np.log(probabilities[np.arange(len(labels)), labels])))
+
+
+def optimum(features, labels, classes, strength):
+    """Probabilities at the optimum, by SciPy, from features normalised by two numbers."""
+    mean, std = features.mean(), features.std()
+    x = (features - mean) / std
+    binary = classes == 2
+
+    def logits(parameters, x):
+        if binary:  # one row, as logistic regression of two classes has it
+            z = x @ parameters[:-1] + parameters[-1]
+            return np.stack([-z / 2, z / 2], axis=1)
+        table = parameters.reshape(classes, -1)
+        return x @ table[:, :-1].T + table[:, -1]
+
+    def objective(parameters):
+        weights = parameters[:-1] if binary else parameters.reshape(classes, -1)[:, :-1]
+        log_p = special.log_softmax(logits(parameters, x), axis=1)
+        return (weights**2).sum() / 2 - strength * log_p[np.arange(len(labels)), labels].sum()
+
+    size = x.shape[1] + 1
+    found = optimize.minimize(
+        objective, np.zeros(size if binary else classes * size), method="BFGS", tol=1e-8
+    )
+    return lambda new: special.softmax(logits(found.x, (new - mean) / std), axis=1)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_equals_scipys_optimum_and_the_best_strength_is_kept(classes):
+    train, validation = data(classes), data(classes, 30, seed=1)
+    strengths = (1e-3, 1e-2, 1e-1, 1.0)
+    solved = head.solve(train, validation, classes, likelihood, HeadSolution(strengths))
+    peers = {c: optimum(*train, classes, c) for c in strengths}
+    scores = {c: likelihood(peer(validation[0]), validation[1]) for c, peer in peers.items()}
+    assert solved.strength == max(scores, key=scores.get)
+    found = np.exp(solved.log_probabilities(validation[0]))
+    np.testing.assert_allclose(found, peers[solved.strength](validation[0]), atol=2e-3)
+
+
+def test_the_head_in_a_network_gives_the_same_probabilities():
+    train = data(3)
+    solved = head.solve(train, train, 3, likelihood, HeadSolution((1.0,)))
+    layer = keras.layers.Dense(3)
+    layer.build((None, 4))
+    layer.set_weights([solved.kernel, solved.bias])
+    found = keras.ops.softmax(layer(train[0].astype("float32")))
+    np.testing.assert_allclose(found, np.exp(solved.log_probabilities(train[0])), atol=1e-5)
+
+
+def test_a_class_without_examples_has_weights_of_zero():
+    features, labels = data(2)
+    solved = head.solve((features, labels * 2), (features, labels * 2), 3, likelihood)
+    assert not solved.kernel[:, 1].any() and solved.bias[1] == 0
+    np.testing.assert_allclose(solved.kernel[:, 0], -solved.kernel[:, 2])
+
+
+def test_what_cannot_be_solved_is_said():
+    features, labels = data(2)
+    part = features, labels
+    with pytest.raises(UserError, match="at least two classes"):
+        head.solve((features, labels * 0), part, 2, likelihood)
+    with pytest.raises(UserError, match="not a number"):
+        head.solve(part, part, 2, lambda p, y: float("nan"), HeadSolution((1.0,)))
+    for layers in (
+        [keras.layers.Dense(2, "softmax")],
+        [keras.layers.Conv2D(2, 1)],
+        [keras.layers.Dense(2, use_bias=False)],
+        [keras.layers.Dense(2), keras.layers.Dense(3)],
+    ):
+        for layer in layers:
+            layer.build((None, 2, 2, 4) if isinstance(layer, keras.layers.Conv2D) else (None, 4))
+        with pytest.raises(ValueError, match="one linear dense layer"):
+            head.layer_of(layers)
