@@ -57,9 +57,9 @@ def _batch_norms(layer: keras.Layer) -> Iterator[keras.layers.BatchNormalization
 
 def _apply(layer: keras.layers.BatchNormalization, policy: str) -> None:
     layer.trainable = policy != "frozen"
-    if policy == "stats_only":
-        for variable in layer.trainable_variables:
-            variable.trainable = False
+    for variable in (layer.gamma, layer.beta):
+        if variable is not None:
+            variable.trainable = policy in ("affine", "train")
     # Keras ties the moments to ``trainable``; only the argument ``training`` parts them.
     own = vars(layer)
     own.pop("call", None)
