@@ -262,8 +262,10 @@ def _without_names(text: str, study: Study) -> str:
     names = {study.name}
     for file in study.files:
         names.update((str(file), str(file.parent), file.name, file.stem))
-    pattern = "|".join(re.escape(name) for name in sorted(names - {"", "."}, key=len, reverse=True))
-    return re.sub(pattern, "<name>", text)
+    ordered = sorted(names - {"", "."}, key=len, reverse=True)
+    # A number is a name only where it stands by itself: video 1 is not part of "12 of 36 frames".
+    patterns = (rf"(?<!\d){name}(?!\d)" if name.isdigit() else re.escape(name) for name in ordered)
+    return re.sub("|".join(patterns), "<name>", text)
 
 
 def _pooled(

@@ -31,7 +31,7 @@ def figures(methods: Mapping[str, "app.Frames"], history: Sequence[Mapping]) -> 
         pictures = [(results.pictures[frame.unit], f"{frame.score:.2f}") for frame in shown]
         if pictures:
             drawn[f"frames_{title}"] = (
-                draw.gallery(pictures),
+                draw.gallery(pictures, columns=app.SHOWN),
                 f"Test frames labelled {title}: those of the lowest and of the highest score "
                 f"({name}).",
             )

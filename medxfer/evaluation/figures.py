@@ -249,7 +249,7 @@ def timeline(places: ArrayLike, scores: ArrayLike, label: str, threshold: float 
     )
     strip.set_axis_off()
     strip.set_title(
-        f"{reached.sum()} of {len(scores)} frames at {threshold:g} or more ({share:.0%})"
+        f"{reached.sum()} of {len(scores)} frames at {threshold:g} or more ({reached.mean():.0%})"
     )
     axes.plot(places, scores, color=BLUE, linewidth=0.8, marker=".", markersize=2)
     axes.axhline(threshold, color=GREY, linewidth=0.6, linestyle=(0, (4, 3)))

@@ -153,3 +153,9 @@ def test_tokens_depend_on_content_names_and_settings(studies, tmp_path):
     np.save(path, np.zeros(3))
     others.append(runner.tokens(studies[:1], {"a": 1}, 1))
     assert len({first, *(token for (token,) in others)}) == 7
+
+
+def test_a_number_is_a_name_only_where_it_stands_by_itself(tmp_path):
+    study = runner.Study("1", (tmp_path / "1.mp4",))
+    text = "1.mp4: 12 of 31 frames of 1 can be read"
+    assert runner._without_names(text, study) == "<name>: 12 of 31 frames of <name> can be read"
