@@ -53,6 +53,7 @@ def rows_of(run: pathlib.Path) -> list[dict]:
 
 
 def main(arguments: list[str]) -> None:
+    """Prepare, train and pool."""
     output = pathlib.Path(FLAGS.output)
     pooled: dict[str, list[dict]] = {}
     for fold in range(FLAGS.folds):

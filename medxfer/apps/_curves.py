@@ -1,6 +1,7 @@
 """What the apps that end in a curve (FROC, ROC) share: tables of intervals and of differences."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 from medxfer.evaluation.intervals import Interval
 from medxfer.evaluation.resampling import Analysis
@@ -30,6 +31,21 @@ class Pair:
 def intervals_of(analysis: Analysis, method: str) -> dict[str, Interval]:
     """Figure of merit -> interval of one method."""
     return dict(zip(analysis.merits, analysis.intervals[method], strict=True))
+
+
+def course(name: str, history: Sequence[Mapping]) -> dict[str, tuple]:
+    """Figure of the course of training, with its caption; nothing where there was none."""
+    if not history:
+        return {}
+    from medxfer.evaluation import figures
+
+    values = {"loss": [e["loss"] for e in history], "auc": [e["score"] for e in history]}
+    return {
+        "learning_curves": (
+            figures.learning_curves({name: values}),
+            "Training loss and validation AUC by epoch; the dot marks the epoch that was kept.",
+        )
+    }
 
 
 def pairs_of(analysis: Analysis, merits: tuple[str, ...]) -> dict[str, list[Pair]]:

@@ -178,6 +178,23 @@ def rows(results: Detections) -> list[dict[str, str | float]]:
     ]
 
 
+def restore(rows: Sequence[Mapping[str, str]], truth: Mapping[str, Mapping]) -> Detections:
+    """Results from rows of ``predictions.csv`` (of one run or several) and what is true."""
+    known = ("unit", "case", "subject", "lesion", "score", "method")
+    found = [
+        Candidate(
+            row["unit"],
+            row["case"],
+            row["subject"],
+            int(row["lesion"]),
+            float(row["score"]),
+            {name: float(value) for name, value in row.items() if name not in known},
+        )
+        for row in rows
+    ]
+    return Detections(found, truth, {})
+
+
 def figures(
     methods: Mapping[str, Detections], history: Sequence[Mapping], merits: froc.Merits
 ) -> dict[str, tuple]:
@@ -207,13 +224,12 @@ def figures(
         "missed": (inside[::-1][:SHOWN], "The least sure candidates in lesions"),
     }
     for kind, (shown, title) in kinds.items():
-        pictures = [(results.pictures[f.unit], f"{f.score:.2f}") for f in shown]
+        pictures = [
+            (results.pictures[f.unit], f"{f.score:.2f}")
+            for f in shown
+            if f.unit in results.pictures
+        ]
         if pictures:
             caption = f"{title} of the test part ({name}), with their scores."
             drawn[f"candidates_{kind}"] = (draw.gallery(pictures), caption)
-    course = {"loss": [e["loss"] for e in history], "auc": [e["score"] for e in history]}
-    drawn["learning_curves"] = (
-        draw.learning_curves({name: course}),
-        "Training loss and validation AUC by epoch; the dot marks the epoch that was kept.",
-    )
-    return drawn
+    return drawn | _curves.course(name, history)

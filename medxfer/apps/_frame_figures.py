@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from medxfer.apps import _curves
 from medxfer.apps import frame as app
 from medxfer.evaluation import curves, roc
 from medxfer.evaluation import figures as draw
@@ -28,16 +29,15 @@ def figures(methods: Mapping[str, "app.Frames"], history: Sequence[Mapping]) -> 
     for label, title in ((1, "informative"), (0, "uninformative")):
         own = [frame for frame in order if frame.label == label]
         shown = own[: app.SHOWN] + own[-app.SHOWN :]
-        pictures = [(results.pictures[frame.unit], f"{frame.score:.2f}") for frame in shown]
+        pictures = [
+            (results.pictures[frame.unit], f"{frame.score:.2f}")
+            for frame in shown
+            if frame.unit in results.pictures
+        ]
         if pictures:
             drawn[f"frames_{title}"] = (
                 draw.gallery(pictures, columns=app.SHOWN),
                 f"Test frames labelled {title}: those of the lowest and of the highest score "
                 f"({name}).",
             )
-    course = {"loss": [e["loss"] for e in history], "auc": [e["score"] for e in history]}
-    drawn["learning_curves"] = (
-        draw.learning_curves({name: course}),
-        "Training loss and validation AUC by epoch; the dot marks the epoch that was kept.",
-    )
-    return drawn
+    return drawn | _curves.course(name, history)

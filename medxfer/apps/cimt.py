@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medxfer.apps import _curves
 from medxfer.apps._far_wall import MIN_THICKNESS_MM
 from medxfer.apps._far_wall import describe as describe
 from medxfer.apps._far_wall import predict as predict
@@ -304,9 +305,4 @@ def figures(
         draw.agreement(thickness[:, 0], thickness[:, 1], subjects),
         "Thickness: prediction against reference.",
     )
-    course = {"loss": [e["loss"] for e in history], "auc": [e["score"] for e in history]}
-    drawn["learning_curves"] = (
-        draw.learning_curves({name: course}),
-        "Training loss and validation AUC by epoch; the dot marks the epoch that was kept.",
-    )
-    return drawn
+    return drawn | _curves.course(name, history)

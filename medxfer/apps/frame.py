@@ -186,6 +186,22 @@ def rows(results: Frames) -> list[dict[str, str | float]]:
     ]
 
 
+def restore(rows: Sequence[Mapping[str, str]], truth: Mapping[str, Mapping]) -> Frames:
+    """Results from rows of ``predictions.csv``, of one run or several."""
+    frames = [
+        Frame(
+            row["unit"],
+            row["case"],
+            row["subject"],
+            int(row["label"]),
+            int(row["frame"]),
+            float(row["score"]),
+        )
+        for row in rows
+    ]
+    return Frames(frames, {})
+
+
 def figures(methods: Mapping[str, Frames], history: Sequence[Mapping]) -> dict[str, tuple]:
     """ROC, frames of note, the course of training."""
     from medxfer.apps import _frame_figures

@@ -62,6 +62,7 @@ def compare(methods: Mapping[str, Detections], seed: int = 0) -> dict[str, list]
 
 
 rows = _detection.rows
+restore = _detection.restore
 
 
 def figures(methods: Mapping[str, Detections], history: Sequence[Mapping]) -> dict[str, tuple]:
