@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
 
 from medxfer.evaluation import figures, froc, roc
 from medxfer.evaluation.figures import CYCLE, DASHES, GREY, WIDTH, Axes, Figure, Line2D
+from medxfer.evaluation.idca import Fit
 from medxfer.evaluation.marks import Marks
 from medxfer.evaluation.resampling import Bars
 
@@ -60,6 +62,13 @@ def roc_line(
     """Empirical ROC curve, points joined by straight lines, with bars at ``rates``."""
     fpr, tpr, _ = roc.roc_curve(labels, scores)
     return Line(*_corners(fpr, tpr), rates, bars)
+
+
+def fitted_line(fit: Fit, rates: Sequence[float] = (), bars: Bars | None = None) -> Line:
+    """Smooth FROC or ROC curve of the IDCA model, from no mark to where it ends."""
+    z = np.linspace(-8, 8, 401)
+    x, y = fit.false_rate * ndtr(z), fit.found * ndtr(fit.a + fit.b * z)
+    return Line(np.append(x, fit.false_rate), np.append(y, fit.found), rates, bars)
 
 
 @figures._styled

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from PIL import Image
 
-from medxfer.evaluation import curves, figures, froc, roc
+from medxfer.evaluation import curves, figures, froc, idca, roc
 from medxfer.evaluation.intervals import Interval
 from medxfer.evaluation.marks import Marks
 from medxfer.evaluation.resampling import Bars
@@ -91,6 +91,15 @@ class TestLines:
         line = curves.roc_line(labels, scores)
         assert np.trapezoid(line.y, line.x) == pytest.approx(roc.auc(labels, scores))
         assert len(line.x) < 1700
+
+    def test_fitted_curve(self):
+        fit = idca.Fit(10, 0.9, 1.5, 0.8, np.eye(2), 50, 127)
+        line = curves.fitted_line(fit)
+        inside = (line.x > 1e-3) & (line.x < 9.99)
+        np.testing.assert_allclose(line.y[inside], fit.sensitivity(line.x[inside]), atol=1e-9)
+        assert (line.x[-1], line.y[-1]) == (10, 0.9)
+        assert line.x[0] < 1e-10
+        curves.froc_family({"fitted": line})
 
     def test_no_mark_is_a_point(self):
         line = curves.froc_line(Marks([], [], [], [1], [1], ["a"]))
