@@ -121,10 +121,9 @@ class Analysis:
 def counts(clusters: int, draws: int, seed: int) -> Iterator[NDArray[np.intp]]:
     """How often each of ``clusters`` is drawn: blocks of rows (b, clusters), ``draws`` in all.
 
-    Every row sums to ``clusters``. The draws depend on the arguments alone, not on the blocks. They
-    are of the same distribution as those of :func:`medxfer.evaluation.intervals.bootstrap`, but not
-    the same for the same seed: counting drawn subjects is several times as fast as multinomial
-    numbers.
+    Every row sums to ``clusters``. The draws depend on the arguments alone, not on the blocks. For
+    one seed they are not those of :func:`medxfer.evaluation.intervals.bootstrap`, though of the
+    same distribution: counting drawn subjects is faster than drawing multinomial numbers.
     """
     if clusters < 1 or draws < 1:
         raise ValueError(f"Need at least one subject and one draw. Received: {clusters}, {draws}.")
