@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from scipy import ndimage
 
-from data_prep import command
+from data_prep import command, volume_files
 from data_prep.errors import UserError
 from data_prep.phantoms import _clots, _dicom, _thorax
 from data_prep.phantoms._vessels import Grid, coverage, texture
@@ -289,9 +289,9 @@ def _generate(folder: pathlib.Path, seed: int, number: int) -> None:
     affine = np.diag([*spacing[::-1], 1.0])
     affine[:3, 3] = origin
     if number % 2:
-        _dicom.write_nrrd(folder / f"{person.folder}_label.nrrd", patient.labels, affine)
+        volume_files.write_nrrd(folder / f"{person.folder}_label.nrrd", patient.labels, affine)
     else:
-        _dicom.write_nifti(folder / f"{person.folder}_label.nii.gz", patient.labels, affine)
+        volume_files.write_nifti(folder / f"{person.folder}_label.nii.gz", patient.labels, affine)
 
 
 def main() -> None:
