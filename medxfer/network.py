@@ -28,7 +28,8 @@ class TrainedNetwork:
     """
 
     def __init__(self, model: keras.Model, plugin: ModuleType, settings: Mapping) -> None:
-        self._model, self._plugin, self._settings = model, plugin, settings
+        self._model, self._plugin = model, plugin
+        self.settings = settings
         transform = data.patch_transform(plugin)
         self._probabilities = tf.function(
             lambda images: tf.nn.softmax(
@@ -40,7 +41,7 @@ class TrainedNetwork:
     @property
     def patch(self) -> int:
         """Side of the patches that the network learnt from."""
-        return self._settings["patch"]
+        return self.settings["patch"]
 
     def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities float32 (N, classes) of images uint8 (N, height, width, 1 or 3)."""
@@ -60,6 +61,6 @@ class TrainedNetwork:
         return dense.mapper(
             self._model,
             self._plugin,
-            patch=self._settings["patch"],
-            margin=self._settings["margin"],
+            patch=self.settings["patch"],
+            margin=self.settings["margin"],
         )

@@ -94,8 +94,9 @@ def views(unit: Mapping) -> NDArray[np.uint8]:
     return image.reshape(int(unit["views"]), -1, *image.shape[1:])
 
 
-def cnn(network, mirrors: bool) -> Scorer:
-    """Mean probability over the patches of a candidate; ``mirrors``: over their eight versions."""
+def cnn(network) -> Scorer:
+    """Mean probability over the patches of a candidate, and their mirrors if the records say so."""
+    mirrors = network.settings["test_mirrors"] > 1
 
     def scorer(unit: Mapping) -> float:
         stack = views(unit)

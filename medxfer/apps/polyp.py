@@ -36,9 +36,7 @@ def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:
     return polyp.prepare(raw, raw.with_name(f"{raw.name}-records"), settings=settings).output
 
 
-def cnn(network) -> Scorer:
-    """Mean probability over all patches of a candidate and their eight versions."""
-    return _detection.cnn(network, mirrors=True)
+cnn = _detection.cnn
 
 
 def counterparts(folder=None) -> dict[str, Scorer]:
