@@ -15,6 +15,7 @@ from data_prep.phantoms import _mucosa
 WIDTH, HEIGHT = 384, 288  # pixels
 REACH = 15.0  # cm that the light goes
 COARSE = 3  # rays of the first pass are this many pixels apart
+_CLOSE = 1.5  # cm within which samples of the map are wider than pixels
 _BLEND = 0.14  # cm over which a lump joins the wall
 _LAMPS = ((-0.28, -0.12), (0.3, -0.1))  # right and down of the lens
 
@@ -275,15 +276,18 @@ def along(camera: Camera, rays: np.ndarray, distance: np.ndarray) -> np.ndarray:
     return camera.position[:, None] + distance * rays
 
 
-def march(scene: Scene, camera: Camera, rays: np.ndarray, start: np.ndarray) -> np.ndarray:
+def march(
+    scene: Scene, camera: Camera, rays: np.ndarray, start: np.ndarray, exact: bool = False
+) -> np.ndarray:
     """First distance float32 (N,) along rays (3, N) that lies in tissue, at most ``REACH``.
 
-    ``start`` is where to begin, in the lumen. Steps grow with the distance.
+    ``start`` is where to begin, in the lumen. Steps grow with the distance. ``exact`` is that of
+    :meth:`Scene.free`.
     """
     found = np.full(rays.shape[1], REACH, np.float32)
     active, reached = np.arange(rays.shape[1]), start.astype(np.float32)
     while active.size:
-        free, _, _ = scene.free(along(camera, rays, reached), exact=False)
+        free, _, _ = scene.free(along(camera, rays, reached), exact)
         inside = free <= 0
         found[active[inside]] = reached[inside]
         going = np.flatnonzero(~inside & (reached < REACH))
@@ -296,7 +300,7 @@ def march(scene: Scene, camera: Camera, rays: np.ndarray, start: np.ndarray) -> 
 
 def step_length(reached: np.ndarray) -> np.ndarray:
     """Step of :func:`march` after a distance, cm."""
-    return 0.09 + 0.025 * reached
+    return 0.05 + 0.03 * reached
 
 
 def trace(
@@ -312,7 +316,11 @@ def trace(
     hit = cv2.erode(hit.reshape(coarse.shape[1:]), np.ones((3, 3)))
     hit = np.repeat(np.repeat(hit, COARSE, axis=0), COARSE, axis=1)[:HEIGHT, :WIDTH][seen]
     full = camera.axes.T @ rays(half_field)[:, seen]
-    far = march(scene, camera, full, np.maximum(hit - 1.5 * step_length(hit), 0.05))
+    begin = np.maximum(hit - 1.5 * step_length(hit), 0.05)
+    far = np.empty_like(begin)
+    close = begin < _CLOSE
+    for part in (close, ~close):
+        far[part] = march(scene, camera, full[:, part], begin[part], exact=part is close)
     near = np.maximum(far - step_length(far), 0.02)
     value_near = scene.free(along(camera, full, near), exact=True)[0]
     value_far = scene.free(along(camera, full, far), exact=True)[0]
