@@ -5,6 +5,7 @@ boundary is; the share of directions with an edge at that distance is the candid
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import cv2
@@ -43,12 +44,17 @@ class Regression:
         )
 
 
-def rays(centre: Sequence[float], limit: float) -> NDArray[np.float32]:
-    """Places along the 360 directions, float32 (360, steps, 2), in the unit of ``centre``."""
-    angles = np.deg2rad(np.arange(DIRECTIONS))
-    unit = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+@functools.lru_cache(maxsize=8)
+def _rays(limit: float) -> NDArray[np.float32]:
+    """Places along the 360 directions up to ``limit``, float32 (360, steps, 2), from (0, 0)."""
     lengths = np.arange(0, limit + STEP, STEP)
-    return (np.asarray(centre) + unit[:, None] * lengths[None, :, None]).astype(np.float32)
+    return (directions()[:, None] * lengths[None, :, None]).astype(np.float32)
+
+
+def directions() -> NDArray[np.float64]:
+    """Unit vectors (360, 2)."""
+    angles = np.deg2rad(np.arange(DIRECTIONS))
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def reach(
@@ -72,7 +78,8 @@ def reach(
         float64 (360,) in pixels: where the share is first passed, at most ``limit``. Beyond the
         surface there are no votes.
     """
-    places = (rays(centre, limit) + 0.5) / step - 0.5
+    origin = (np.asarray(centre, np.float32) + np.float32(0.5)) / np.float32(step) - np.float32(0.5)
+    places = _rays(limit) / np.float32(step) + origin
     values = cv2.remap(surface, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     return _first(values <= share * values[:, :1], limit)
 
@@ -88,7 +95,7 @@ def boundary(
         float64 (360,) in pixels; NaN where a ray leaves the field with the polyp, whose boundary
         is not seen there, or stays in it beyond ``limit``.
     """
-    places = rays(centre, limit)
+    places = _rays(limit) + np.asarray(centre, np.float32)
     look = {"interpolation": cv2.INTER_NEAREST, "borderMode": cv2.BORDER_CONSTANT}
     inside, seen = (cv2.remap(m.astype(np.uint8), places, None, **look) > 0 for m in (mask, field))
     left = _first(~inside, np.inf)

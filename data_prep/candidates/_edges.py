@@ -19,6 +19,7 @@ GLINT_SIDE = 13  # a highlight is narrower than this
 GRADIENT_SIGMA = 1.5
 LOCAL_SIGMA = 30.0  # of the neighbourhood in which gradients are compared
 MARGIN = 10  # edges this close to the end of the field are its own
+_PATCHES = 256  # sampled at once: their places stay in the processor's cache
 COEFFICIENTS = 3  # of each DCT, after the constant one
 
 
@@ -218,15 +219,21 @@ def patches(image: NDArray, edges: Edges, side: int, across: int) -> NDArray[np.
     """
     along = np.arange(side, dtype=np.float32) - (side - 1) / 2
     beside = (np.arange(across, dtype=np.float32) - (across - 1) / 2) * (side / across)
-    normal, start = edges.normals[:, None, None, :], edges.points[:, None, None, :]
-    tangent = np.stack([-normal[..., 1], normal[..., 0]], axis=-1)
-    places = start + normal * along[None, None, :, None] + tangent * beside[None, :, None, None]
-    places = places.reshape(len(edges), across * side, 2)
-    found = [
-        cv2.remap(image, part, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        for part in np.split(places, range(4096, len(places), 4096))
-        if len(part)
-    ]
+    found = []
+    for start in range(0, len(edges), _PATCHES):
+        points, normals = (a[start : start + _PATCHES].T for a in (edges.points, edges.normals))
+        # The tangent is the normal turned by a quarter, (-y, x).
+        maps = [
+            (
+                middle[:, None, None]
+                + beside[None, :, None] * tangent[:, None, None]
+                + along[None, None, :] * normal[:, None, None]
+            ).reshape(points.shape[1], across * side)
+            for middle, normal, tangent in zip(
+                points, normals, (-normals[1], normals[0]), strict=True
+            )
+        ]
+        found.append(cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
     if not found:
         return np.zeros((0, across, side), np.float32)
     return np.concatenate(found).reshape(len(edges), across, side).astype(np.float32)

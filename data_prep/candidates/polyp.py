@@ -21,6 +21,7 @@ from data_prep.candidates import _band, _context, _edges, _training, _voting
 from data_prep.candidates.forest import Forest
 from data_prep.errors import UserError
 
+FARTHEST = 0.6  # of a boundary from its candidate, as a share of the working frame's side
 _FORMAT = "polyp candidates 1"
 
 
@@ -196,15 +197,14 @@ class Detector:
     ) -> Candidate:
         s = self.settings
         centre = (cell + 0.5) * s.step - 0.5
-        far = _band.reach(surface, centre, s.drop, s.step, s.side)
+        far = _band.reach(surface, centre, s.drop, s.step, FARTHEST * s.side)
         middle = self.regression.distances(far)
         factor = np.exp(s.band * self.regression.sd)
         score = _band.probability(
             voters.points, voters.normals, centre, middle / factor, middle * factor, s.spacing
         )
         height, width = image.shape[:2]
-        angles = np.deg2rad(np.arange(_band.DIRECTIONS))
-        outline = centre + middle[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        outline = centre + middle[:, None] * _band.directions()
         limit = np.array([width, height]) - 1.0
         outline = np.clip(frame.to_image(outline), 0, limit)
         x, y = np.clip(frame.to_image(centre), 0, limit)
@@ -389,8 +389,8 @@ def _learn_band(
         for number in range(1, count):
             first = np.flatnonzero(hit == number)[:1]
             for centre in centres[first]:
-                reaches.append(_band.reach(surface, centre, s.drop, s.step, s.side))
-                distances.append(_band.boundary(parts == number, field, centre, s.side))
+                reaches.append(_band.reach(surface, centre, s.drop, s.step, FARTHEST * s.side))
+                distances.append(_band.boundary(parts == number, field, centre, FARTHEST * s.side))
     try:
         return _band.fit(reaches, distances)
     except ValueError:
