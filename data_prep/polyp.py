@@ -69,6 +69,8 @@ class Settings:
         patches, as in the paper; 1: over the patches as they are, eight times faster.
     min_lesion : float
         Spots of a mask smaller than this share of the frame are no lesions.
+    trees, samples : int
+        Of the forests of the detector: trees, and edges from which they learn.
     """
 
     patch: int = 112
@@ -78,6 +80,8 @@ class Settings:
     patches_per_candidate: int = 24
     test_mirrors: int = 8
     min_lesion: float = 0.001
+    trees: int = 50
+    samples: int = 40_000
 
     def __post_init__(self) -> None:
         if self.patch < 16:
@@ -349,7 +353,8 @@ def _fit(
                 if frame.mask is not None or frame.boxes:
                     yield frame.image, annotation(frame), name
 
-    detector = candidates.fit(annotated(), seed=options.seed)
+    how = candidates.Settings(trees=settings.trees, samples=settings.samples, top_k=settings.top_k)
+    detector = candidates.fit(annotated(), how, seed=options.seed)
     partial = place.with_name(f"partial-{place.name}")
     detector.save(partial)
     partial.replace(place)
@@ -401,6 +406,10 @@ def define_flags() -> None:
         default.min_lesion,
         "Spots of a mask smaller than this share of the frame are no lesions.",
         lower_bound=0.0,
+    )
+    flags.DEFINE_integer("trees", default.trees, "Of each forest of the detector of candidates.", 1)
+    flags.DEFINE_integer(
+        "samples", default.samples, "Edges from which the detector's forests learn.", 100
     )
     flags.DEFINE_string(
         "detector",

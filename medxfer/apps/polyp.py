@@ -32,7 +32,7 @@ def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:
     from data_prep.phantoms import polyp as phantom
 
     raw = phantom.ensure(cache)
-    settings = polyp.Settings(patches_per_candidate=6, top_k=5, patch=80)
+    settings = polyp.Settings(patches_per_candidate=6, top_k=5, patch=80, trees=20, samples=10_000)
     return polyp.prepare(raw, raw.with_name(f"{raw.name}-records"), settings=settings).output
 
 
