@@ -8,6 +8,7 @@ from scipy import ndimage
 from data_prep.phantoms._vessels import Grid, Tree
 
 KINDS = ("central", "mural", "saddle", "occluding")
+_FREQUENCIES = (0.35, 0.25, 0.27, 0.13)
 LEAST_MM3 = 18.0
 APART = 4.0  # mm between any two
 _CALIBRES = ((6.0, 20.0), (3.6, 6.0), (2.2, 3.6), (1.35, 2.2))  # mm, radius: main to subsegmental
@@ -55,12 +56,10 @@ def draw_clots(
     labels = np.zeros(grid.shape, np.uint8)
     distance = np.full(grid.shape, 2.5, np.float32)
     clots: list[Clot] = []
-    first = int(rng.integers(len(KINDS)))
-    for attempt in range(60 * count):
+    for _ in range(60 * count):
         if len(clots) == count:
             break
-        kind = KINDS[(first + attempt) % len(KINDS)]
-        clot = draw_clot(tree, grid, kind, rng)
+        clot = draw_clot(tree, grid, str(rng.choice(KINDS, p=_FREQUENCIES)), rng)
         if clot is None:
             continue
         box = grid.box(clot.pieces, APART + 2)

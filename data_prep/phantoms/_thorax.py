@@ -33,7 +33,7 @@ _AFTER = {
     "left upper": ("left", -1),
 }
 _BARREN = sum(len(ARTERIES[name]) for name in ("trunk", "right", "left"))  # bear no small branches
-LEAF = (0.45, 0.8)  # mm, radii where vessels end
+LEAF = (0.4, 0.7)  # mm, radii where vessels end
 VEINS = {
     "right": [
         [(-14, 12, -33, 7), (-26, 2, -24, 6), (-35, -7, -15, 5), (-41, -12, -2, 3.8)],

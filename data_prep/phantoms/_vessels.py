@@ -195,7 +195,8 @@ def grow(
     radius = flow ** (1 / exponent)
     radius[:count] = stem_radius
     for node in range(count, len(points)):
-        radius[node] = min(radius[node], 0.85 * radius[parent[node]])
+        most = radius[parent[node]] * (0.85 if parent[node] < count else 1.0)
+        radius[node] = min(radius[node], most)
     for _ in range(3):
         points = _relax(points, parent, radius, count)
     return _refine(points, parent, radius, step)

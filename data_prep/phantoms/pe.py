@@ -214,7 +214,7 @@ def noise(grid: Grid, scan: Scan, rng: np.random.Generator) -> np.ndarray:
     frequency = np.hypot(
         np.fft.fftfreq(height, grid.spacing[1])[:, None], np.fft.rfftfreq(width, grid.spacing[2])
     )
-    gain = np.sqrt(frequency) * np.exp(-2 * (np.pi * frequency * scan.kernel * 0.5) ** 2)
+    gain = np.sqrt(frequency) * np.exp(-((np.pi * frequency * scan.kernel) ** 2))
     white = rng.standard_normal((depth + 1, height, width), np.float32)
     spectrum = np.fft.rfft2(white[1:] + 0.4 * white[:-1]) * gain.astype(np.float32)
     grain = np.fft.irfft2(spectrum, (height, width)).astype(np.float32)
