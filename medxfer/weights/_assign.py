@@ -47,7 +47,8 @@ def assign(
         True to load the last group too; otherwise it stays new whatever the file holds.
     foreign
         Of networks whose files are known to be whole: layers of the file that the network has not,
-        such as another head. No group but the head may then be missing.
+        such as another head, also with a number behind an underscore. No group but the head may
+        then be missing.
 
     Returns
     -------
@@ -63,8 +64,13 @@ def assign(
     layers = {layer.name: layer for group in groups.values() for layer in group if layer.weights}
     found = _match(list(layers), contents)
     used = {source for source, _ in found.values()}
-    ignored = used | set(foreign or ())
-    if found and (extra := [name for name in contents.layers if name not in ignored]):
+    extra = [
+        name
+        for name in contents.layers
+        if name not in used
+        and not any(name == f or name.startswith(f"{f}_") for f in foreign or ())
+    ]
+    if found and extra:
         raise _mismatch(model, contents, origin, f"the network lacks the file's {extra[0]}")
     fitted: dict[str, Arrays] = {}
     loaded: list[str] = []

@@ -204,5 +204,7 @@ def test_sources_are_of_networks_and_pinned():
         groups = plugins.load("medxfer.models", model).LAYER_GROUPS
         for source in sources:
             digests = [v for k, v in vars(source).items() if k.endswith("digest")]
-            assert all(re.fullmatch(r"(sha256:)?\w{64}|sha1:\w{40}|md5:\w{32}", pin) for pin in digests)
+            assert all(
+                re.fullmatch(r"(sha256:)?\w{64}|sha1:\w{40}|md5:\w{32}", pin) for pin in digests
+            )
             assert set(getattr(source, "names", ())) <= set(groups)

