@@ -64,6 +64,8 @@ class Settings:
         it a clot on the wall drains into the tissue outside.
     join_mm : float
         Minima so close to a lower one are the same candidate.
+    lowest_hu : float
+        Least HU at a candidate's location: below it lies fat.
     volume_mm3 : (float, float)
         Least and greatest volume of a candidate.
     most : int
@@ -78,9 +80,10 @@ class Settings:
     smooth_mm: float = 0.7
     reach_mm: float = 2.0
     ray_mm: float = 10.0
-    enclosure: tuple[float, float] = (0.45, 0.65)
+    enclosure: tuple[float, float] = (0.45, 0.7)
     enclosure_hu: float = 100.0
-    join_mm: float = 2.0
+    join_mm: float = 3.0
+    lowest_hu: float = -10.0
     volume_mm3: tuple[float, float] = (3.0, 2000.0)
     most: int = 1000
 
@@ -193,8 +196,10 @@ def find(
     mean = np.bincount(label, enclosed.ravel()[voxels]) / size
     volume = size * np.prod(spacing)
     least = np.where(inner.ravel()[minima], *settings.enclosure)
-    kept = (mean >= least) & (volume >= settings.volume_mm3[0])
-    kept = np.flatnonzero(kept & (volume <= settings.volume_mm3[1]))
+    lowest = smooth.ravel()[minima]
+    kept = (mean >= least) & (lowest >= settings.lowest_hu)
+    kept &= (volume >= settings.volume_mm3[0]) & (volume <= settings.volume_mm3[1])
+    kept = np.flatnonzero(kept)
     surplus = (mean - least)[kept]
     kept = np.sort(kept[np.argsort(-surplus, kind="stable")][: settings.most])
     order = np.argsort(label, kind="stable")
@@ -212,7 +217,7 @@ def find(
                 voxel=tuple(int(each) for each in place),
                 voxels=members.astype(np.int32),
                 volume_mm3=float(volume[number]),
-                lowest_hu=float(smooth.ravel()[minima[number]]),
+                lowest_hu=float(lowest[number]),
                 enclosure=float(mean[number]),
                 blood_hu=lower if inner.ravel()[minima[number]] else blood,
                 lung_depth_mm=float(depth[tuple(nearest)]),

@@ -184,15 +184,17 @@ def planes(
     numpy.ndarray
         uint8 (n, side, side, 3).
     """
-    longitudinal, cross = sections(hu, spacing, voxel, directions, settings, wanted)
     low, high = settings.window_hu
+    gain = 255 / (high - low)
+    # The conversion to whole levels cuts off, hence the half.
+    longitudinal, cross = _sample(
+        hu, spacing, voxel, directions, settings, wanted, gain, 0.5 - gain * low
+    )
     images = np.empty((*cross.shape, 3), np.uint8)
-    for values, channels in ((longitudinal, slice(0, 1)), (cross, slice(1, 3))):
-        values -= low
-        values *= 255 / (high - low)
-        values += 0.5  # the conversion cuts off
-        np.clip(values, 0, 255, out=values)
-        images[..., channels] = values.astype(np.uint8)[..., None]
+    images[..., 0] = np.clip(longitudinal, 0, 255, out=longitudinal)
+    cross = np.clip(cross, 0, 255, out=cross).astype(np.uint8)
+    images[..., 1] = cross
+    images[..., 2] = cross
     return images
 
 
@@ -211,6 +213,20 @@ def sections(
     longitudinal, cross : numpy.ndarray
         float32 (n, side, side).
     """
+    return _sample(hu, spacing, voxel, directions, settings, wanted)
+
+
+def _sample(
+    hu: np.ndarray,
+    spacing: np.ndarray,
+    voxel: tuple[float, float, float],
+    directions: np.ndarray,
+    settings: Settings,
+    wanted: list[View] | None,
+    gain: float = 1.0,
+    offset: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The sections of ``gain * hu + offset``."""
     wanted = views(settings) if wanted is None else wanted
     width, shift, angle = np.array([dataclasses.astuple(view) for view in wanted]).T[..., None]
     first, second, third = np.asarray(directions, np.float64)
@@ -229,6 +245,8 @@ def sections(
         pixel * down / spacing,
         pixel * right / spacing,
         (settings.side, settings.side),
+        gain,
+        offset,
     )
     return values[: len(wanted)], values[len(wanted) :]
 
