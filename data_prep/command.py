@@ -347,6 +347,25 @@ def summary(prepared: Prepared) -> str:
     return "\n".join(lines)
 
 
+def recall(prepared: Prepared, image: str) -> str:
+    """How many lesions of the test part have a candidate, and how many candidates there are.
+
+    ``image`` is what the candidates are counted by: frame, volume.
+    """
+    cases = json.loads((prepared.output / "truth.json").read_text()).get("test", {}).values()
+    lesions, images, found, candidates = (
+        sum(len(case[name]) if name == "lesions" else case[name] for case in cases)
+        for name in ("lesions", "images", "found", "candidates")
+    )
+    if not images:
+        return f"No {image} is in the test part."
+    share = f" ({found / lesions:.1%})" if lesions else ""
+    return (
+        f"Test part: {images} {image}s, {lesions} lesions, {found} of them with a candidate"
+        f"{share}, {candidates / images:.1f} candidates a {image}."
+    )
+
+
 def _place(split: tuple[str, Mapping]) -> tuple[int, str]:
     """Splits are shown by part: train, validation, test."""
     return splits.PARTS.index(split[1]["part"]), split[0]

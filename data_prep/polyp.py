@@ -439,24 +439,7 @@ def main() -> None:
         options=command.options(),
     )
     print(command.summary(prepared))
-    print(_recall(prepared))
-
-
-def _recall(prepared: command.Prepared) -> str:
-    """How many test lesions have a candidate, and how many candidates a frame."""
-    truth = json.loads((prepared.output / "truth.json").read_text()).get("test", {})
-    cases = truth.values()
-    lesions = sum(len(case["lesions"]) for case in cases)
-    images = sum(case["images"] for case in cases)
-    if not images:
-        return "No test frames."
-    found = sum(case["found"] for case in cases)
-    candidates = sum(case["candidates"] for case in cases)
-    return (
-        f"Test part: {images} frames, {lesions} lesions, {found} of them with a candidate"
-        f"{f' ({found / lesions:.1%})' if lesions else ''}, "
-        f"{candidates / images:.1f} candidates a frame."
-    )
+    print(command.recall(prepared, "frame"))
 
 
 if __name__ == "__main__":

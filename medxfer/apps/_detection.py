@@ -96,7 +96,7 @@ def views(unit: Mapping) -> NDArray[np.uint8]:
 
 def cnn(network) -> Scorer:
     """Mean probability over the patches of a candidate, and their mirrors if the records say so."""
-    mirrors = network.settings["test_mirrors"] > 1
+    mirrors = network.settings.get("test_mirrors", 1) > 1
 
     def scorer(unit: Mapping) -> float:
         stack = views(unit)

@@ -1,0 +1,181 @@
+"""Prediction of the embolism app: candidates of a raw CT, each with its probability."""
+
+import csv
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.candidates import embolus, vessel
+from data_prep.errors import UserError
+from data_prep.readers import _volumes
+from data_prep.readers._images import Unusable
+from medxfer.apps._detection import Scorer
+from medxfer.apps._options import NO_OPTIONS, PredictOptions
+
+SHOWN = 8  # candidates in the figure
+WINDOW = (-100.0, 500.0)  # HU
+COLUMNS = ("x_mm", "y_mm", "z_mm", "voxel_x", "voxel_y", "voxel_z", "volume_mm3", "probability")
+
+
+def raw_inputs(source: pathlib.Path) -> list[pathlib.Path]:
+    """Folders of DICOM series and files of volumes."""
+    if source.is_file():
+        return [source]
+    try:
+        found = _volumes.find(source)
+    except UserError:
+        return []
+    places = set()
+    for each in found:
+        first = each.paths("image")[0]
+        places.add(first.parent if each.kind == "dicom_ct" else first)
+    return sorted(places)
+
+
+def predict(
+    path: pathlib.Path,
+    scorer: Scorer,
+    settings: Mapping,
+    name: str,
+    output: pathlib.Path,
+    options: PredictOptions = NO_OPTIONS,
+) -> dict:
+    """Find and score candidates in one volume.
+
+    Writes ``NAME.csv`` and ``NAME.json`` (one entry per candidate, the surest first: patient
+    coordinates in mm, voxel, volume, probability; the series by a hash of its UID only) and
+    ``NAME.png``: the surest candidates in the slice and in both planes of their vessel.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A folder that holds one DICOM series, or a file.
+    scorer : Scorer
+    settings : mapping
+        Of the records that the network learnt from: ``patch``.
+    name, output : str, pathlib.Path
+        Stem and folder of the files written.
+    options : PredictOptions
+        None concerns volumes.
+
+    Raises
+    ------
+    UserError
+        If there is no volume or more than one, or it cannot be used.
+    """
+    source = _only(path)
+    try:
+        volume = _volumes.read(source)
+        candidates = embolus.find(volume.hu, volume.spacing)
+    except Unusable as error:
+        raise UserError(str(error)) from error
+    how = vessel.Settings(side=settings["patch"])
+    scored = []
+    for number, candidate in enumerate(candidates):
+        axis = vessel.axis(volume.hu, volume.spacing, candidate, number, how)
+        stack = vessel.planes(volume.hu, volume.spacing, candidate.voxel, axis.directions, how)
+        unit = {"image": stack.reshape(-1, *stack.shape[2:]), "views": len(stack)}
+        scored.append((float(scorer(unit)), candidate, stack[len(stack) // 2]))
+    scored.sort(key=lambda found: -found[0])
+    entries = [_entry(volume, probability, candidate) for probability, candidate, _ in scored]
+    with (output / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(entries)
+    content = {
+        "series_uid_sha256": _series(source),
+        "spacing_mm_zyx": [float(side) for side in volume.spacing],
+        "candidates": entries,
+    }
+    (output / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    if scored:
+        _picture(volume, scored[:SHOWN], output / f"{name}.png")
+    return {
+        "candidates": len(entries),
+        "above_one_half": sum(entry["probability"] >= 0.5 for entry in entries),
+        "highest_probability": max((entry["probability"] for entry in entries), default=0.0),
+        "notes": list(volume.notes),
+    }
+
+
+def describe(found: Mapping) -> str:
+    """One prediction in words."""
+    return (
+        f"{found['candidates']} candidates, {found['above_one_half']} of them at 0.5 or more, the "
+        f"highest at {found['highest_probability']:.2f}"
+    )
+
+
+def _only(path: pathlib.Path):
+    if path.is_dir():
+        found = _volumes.find(path)
+    else:
+        found = [each for each in _volumes.find(path.parent) if path in each.paths("image")]
+    if len(found) != 1:
+        raise UserError(f"{path.name} holds {len(found)} CT volumes; give one at a time")
+    return found[0]
+
+
+def _series(source) -> str:
+    """Hash by which the owner can find the series again: of its UID, or of the file's bytes."""
+    first = source.paths("image")[0]
+    if source.kind != "dicom_ct":
+        with first.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    import pydicom
+
+    header = pydicom.dcmread(first, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+    return hashlib.sha256(str(header.SeriesInstanceUID).encode()).hexdigest()
+
+
+def _entry(volume, probability: float, candidate) -> dict:
+    z, y, x = (int(index) for index in candidate.voxel)
+    left, back, up = volume.to_patient(np.array([candidate.voxel]))[0]
+    return {
+        "x_mm": round(float(left), 2),
+        "y_mm": round(float(back), 2),
+        "z_mm": round(float(up), 2),
+        "voxel_x": x,
+        "voxel_y": y,
+        "voxel_z": z,
+        "volume_mm3": round(candidate.volume_mm3, 1),
+        "probability": round(probability, 4),
+    }
+
+
+def _picture(volume, scored: list, path: pathlib.Path) -> None:
+    """Slice with a cross, longitudinal plane, cross-section: a column for each candidate."""
+    from matplotlib.figure import Figure
+
+    count = len(scored)
+    figure = Figure(figsize=(1.9 * count + 0.6, 6), dpi=150, layout="constrained")
+    axes = figure.subplots(3, count, squeeze=False)
+    for column, (probability, candidate, view) in enumerate(scored):
+        z, y, x = candidate.voxel
+        slice_, aspect = volume.hu[z], volume.spacing[1] / volume.spacing[2]
+        top, left = axes[0, column], _around(x, y, volume)
+        top.imshow(slice_, cmap="gray", vmin=WINDOW[0], vmax=WINDOW[1], aspect=aspect)
+        top.set(xlim=left[:2], ylim=left[2:][::-1])
+        top.plot(x, y, "+", color="#56B4E9", markersize=9)
+        top.set_title(f"{probability:.2f}, slice {z}", fontsize=8)
+        _gray(axes[1, column], view[..., 0])
+        _gray(axes[2, column], view[..., 1])
+        for axis in axes[:, column]:
+            axis.set(xticks=[], yticks=[])
+    for axis, words in zip(axes[:, 0], ("slice", "along the vessel", "across"), strict=True):
+        axis.set_ylabel(words, fontsize=8)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _gray(axis, image: NDArray[np.uint8]) -> None:
+    axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+
+
+def _around(x: int, y: int, volume) -> tuple[float, float, float, float]:
+    """Left, right, top, bottom of 80 mm round a voxel."""
+    across, down = 40 / volume.spacing[2], 40 / volume.spacing[1]
+    return x - across, x + across, y - down, y + down
