@@ -159,10 +159,18 @@ def prepare_study(source, settings: Settings, seed: int, key: bytes) -> StudyRes
     how = vessel.Settings(side=settings.patch)
     views = vessel.views(how)
 
+    @functools.cache
+    def axis_of(number: int) -> vessel.Axis:
+        # The number is the seed of the direction where the vessel has none.
+        return vessel.axis(volume.hu, volume.spacing, candidates[number], number, how)
+
+    @functools.cache
+    def features_of(number: int) -> np.ndarray:
+        axis = axis_of(number)
+        return vessel_features.features(volume.hu, volume.spacing, candidates[number], axis, how)
+
     def each() -> Iterator[tuple]:
-        for number, (candidate, lesion) in enumerate(zip(candidates, hits, strict=True)):
-            # The seed is that of the axis where the vessel has none.
-            axis = vessel.axis(volume.hu, volume.spacing, candidate, number, how)
+        for number, lesion in enumerate(hits):
             common = {
                 "label": int(lesion >= 0),
                 "subject": subject,
@@ -172,35 +180,32 @@ def prepare_study(source, settings: Settings, seed: int, key: bytes) -> StudyRes
             }
             x, y, z = map(float, places[number])
             extras = {"x": x, "y": y, "z": z, "width_mm": 0.0, "shift": 0.0, "rotation": 0.0}
-            yield number, candidate, axis, common, extras
+            yield number, common, extras
 
-    def cut(candidate, axis, wanted=None) -> np.ndarray:
-        return vessel.planes(
-            volume.hu, volume.spacing, candidate.voxel, axis.directions, how, wanted
-        )
+    def cut(number: int, wanted=None) -> np.ndarray:
+        voxel, directions = candidates[number].voxel, axis_of(number).directions
+        return vessel.planes(volume.hu, volume.spacing, voxel, directions, how, wanted)
 
     def units() -> Iterator[Example]:
-        for _, candidate, axis, common, extras in each():
-            stack = cut(candidate, axis)
-            features = vessel_features.features(volume.hu, volume.spacing, candidate, axis, how)
-            extras |= {"views": len(stack), "features": features}
+        for number, common, extras in each():
+            stack = cut(number)
+            extras |= {"views": len(stack), "features": features_of(number)}
             yield Example(
                 common["unit"], stack.reshape(-1, *stack.shape[2:]), extras=extras, **common
             )
 
     def alone() -> Iterator[Example]:
         middle = [vessel.View(how.widths_mm[len(how.widths_mm) // 2], 0.0, 0.0)]
-        for _, candidate, axis, common, extras in each():
-            features = vessel_features.features(volume.hu, volume.spacing, candidate, axis, how)
-            extras |= {"views": 1, "features": features}
-            yield Example(common["unit"], cut(candidate, axis, middle)[0], extras=extras, **common)
+        for number, common, extras in each():
+            extras |= {"views": 1, "features": features_of(number)}
+            yield Example(common["unit"], cut(number, middle)[0], extras=extras, **common)
 
     def patches() -> Iterator[Example]:
         rng = np.random.default_rng([seed, int(case, 16)])
-        for _, candidate, axis, common, extras in each():
+        for number, common, extras in each():
             drawn = np.sort(rng.permutation(len(views))[: settings.patches_per_candidate])
             chosen = [views[place] for place in drawn]
-            stack = cut(candidate, axis, chosen)
+            stack = cut(number, chosen)
             for place, view, image in zip(drawn, chosen, stack, strict=True):
                 own = dataclasses.asdict(view) | {"views": 1, "features": ()}
                 yield Example(f"{common['unit']}-{place}", image, extras=extras | own, **common)

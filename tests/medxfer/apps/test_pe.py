@@ -1,0 +1,95 @@
+"""The embolism app: candidates scored by their vessel planes, FROC by volume, raw CT."""
+
+import csv
+import hashlib
+import json
+import pathlib
+import types
+
+import numpy as np
+import pydicom
+import pytest
+
+from data_prep import pe as prep
+from data_prep.errors import UserError
+from data_prep.phantoms import pe as phantom
+from medxfer.apps import pe
+from tests.testing.app_test_case import AppTestCase
+
+SMALL = prep.Settings(patch=32, patches_per_candidate=3)
+
+
+def darkness(images):
+    """A stand-in for a network: the darker the middle, the more an embolus."""
+    side = images.shape[1]
+    middle = images[:, side // 3 : -side // 3, side // 3 : -side // 3]
+    share = 1 - middle.mean(axis=(1, 2, 3)) / 255
+    return np.stack([1 - share, share], axis=1).astype(np.float32)
+
+
+class TestPe(AppTestCase):
+    name = "pe"
+    classes = ("other", "embolus")
+    phantom = {"patients": 4, "seed": 1}
+    scores = [
+        ([[0.9, 0.1], [0.2, 0.8]], [0, 1], 1.0),
+        ([[0.1, 0.9], [0.8, 0.2]], [0, 1], 0.0),
+    ]
+
+    def settings(self):
+        return SMALL
+
+    def network(self):
+        return types.SimpleNamespace(classify=darkness, patch=SMALL.patch, settings={})
+
+    def test_emboli_and_candidates_agree(self, folder, methods):
+        results = methods["network"]
+        for case, fact in folder.truth["test"].items():
+            own = [found for found in results if found.case == case]
+            assert len(own) == fact["candidates"]
+            assert len({found.lesion for found in own} - {-1}) == fact["found"]
+            for found in own:
+                if found.lesion >= 0:
+                    lesion = fact["lesions"][found.lesion]
+                    reach = (3 * lesion["volume_mm3"] / (4 * np.pi)) ** (1 / 3)
+                    apart = [found.places[axis] - lesion[axis] for axis in "xyz"]
+                    # Inside an embolus, which may be as long as some radii of its ball.
+                    assert np.linalg.norm(apart) < 6 * reach + 2
+
+    def test_no_identifier_is_in_the_records(self, folder):
+        found = b"".join(path.read_bytes() for path in folder.path.rglob("*") if path.is_file())
+        planted = phantom.identifiers(**{k: self.phantom[k] for k in ("seed", "patients")})
+        assert len(planted) > 20
+        for text in planted:
+            assert text.encode() not in found
+
+    def test_predict_on_a_series(self, app, raw, folder, tmp_path):
+        series = next(path for path in app.raw_inputs(raw) if path.is_dir())
+        scorer = app.cnn(self.network())
+        found = app.predict(series, scorer, folder.settings, "a", tmp_path)
+        table = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+        content = json.loads((tmp_path / "a.json").read_text())
+        assert len(table) == len(content["candidates"]) == found["candidates"] > 0
+        probabilities = [entry["probability"] for entry in content["candidates"]]
+        assert probabilities == sorted(probabilities)[::-1]
+        assert (tmp_path / "a.png").stat().st_size > 1000
+        some = next(path for path in series.iterdir() if path.is_file())
+        uid = str(pydicom.dcmread(some, stop_before_pixels=True).SeriesInstanceUID)
+        assert content["series_uid_sha256"] == hashlib.sha256(uid.encode()).hexdigest()
+        written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        for text in phantom.identifiers(**{k: self.phantom[k] for k in ("seed", "patients")}):
+            assert text.encode() not in written
+        assert f"{found['candidates']} candidates" in app.describe(found)
+
+    def test_predict_takes_one_volume(self, app, raw, tmp_path):
+        with pytest.raises(UserError, match="CT volumes"):
+            pe.predict(raw, None, {"patch": 32}, "a", tmp_path)
+
+
+def test_the_key_is_kept_beside_the_output(tmp_path):
+    output = pathlib.Path(tmp_path / "data")
+    key = prep.kept_key(output)
+    place = tmp_path / "data.key"
+    assert place.stat().st_mode & 0o077 == 0
+    assert prep.kept_key(output) == key
+    assert prep.kept_key(tmp_path / "other") != key
