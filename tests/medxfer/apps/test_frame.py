@@ -38,6 +38,10 @@ class TestFrame(AppTestCase):
     def network(self):
         return types.SimpleNamespace(classify=brightness, patch=SMALL.patch)
 
+    @pytest.mark.slow
+    def test_the_phantom_of_a_first_try_is_made_once(self, app, raw, tmp_path, monkeypatch):
+        super().test_the_phantom_of_a_first_try_is_made_once(app, raw, tmp_path, monkeypatch)
+
     def test_metrics_are_those_of_the_scores(self, app, methods):
         results = methods["network"]
         found = app.metrics(results)

@@ -42,6 +42,10 @@ class TestPe(AppTestCase):
     def network(self):
         return types.SimpleNamespace(classify=darkness, patch=SMALL.patch, settings={})
 
+    @pytest.mark.slow
+    def test_the_phantom_of_a_first_try_is_made_once(self, app, raw, tmp_path, monkeypatch):
+        super().test_the_phantom_of_a_first_try_is_made_once(app, raw, tmp_path, monkeypatch)
+
     def test_emboli_and_candidates_agree(self, folder, methods):
         results = methods["network"]
         for case, fact in folder.truth["test"].items():

@@ -42,6 +42,10 @@ class TestPolyp(AppTestCase):
         settings = {"test_mirrors": SMALL.test_mirrors}
         return types.SimpleNamespace(classify=redness, patch=SMALL.patch, settings=settings)
 
+    @pytest.mark.slow
+    def test_the_phantom_of_a_first_try_is_made_once(self, app, raw, tmp_path, monkeypatch):
+        super().test_the_phantom_of_a_first_try_is_made_once(app, raw, tmp_path, monkeypatch)
+
     def test_candidates_and_truth_agree(self, folder, methods):
         results = methods["handcrafted"]
         facts = folder.truth["test"]
