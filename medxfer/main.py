@@ -11,24 +11,39 @@ from absl import flags, logging
 from data_prep import command, quiet
 from data_prep.errors import UserError
 from medxfer import plugins, runs
-from medxfer.config import CACHES, DISTRIBUTIONS, INITS, PRECISIONS, Config
+from medxfer.config import (
+    BATCH_NORMS,
+    CACHES,
+    DISTRIBUTIONS,
+    HEAD_STARTS,
+    INITS,
+    OPTIMIZERS,
+    PRECISIONS,
+    Config,
+)
 
 MODES = ("train", "evaluate", "export", "predict", "check")
 
 _DEFAULTS = Config(app="")
 
-flags.DEFINE_string("app", None, "Application: cimt.", required=False)
+flags.DEFINE_string(
+    "app", None, f"Application: {', '.join(plugins.names('medxfer.apps'))}.", required=False
+)
 flags.DEFINE_enum(
     "mode", "train", MODES, "train goes on to evaluation, report and export by itself."
 )
 flags.DEFINE_string(
     "tune",
     _DEFAULTS.tune,
-    "Layer group from which tuning starts (fc8 ... conv1), or scratch. fc6, because the moderate "
-    "depths are where fine-tuning of small sets pays first.",
+    "Layer group from which tuning starts (fc8 ... conv1), scratch, or a strategy: "
+    f"{', '.join(plugins.names('medxfer.tuning.strategies'))}. fc6, because the moderate depths are "
+    "where fine-tuning of small sets pays first.",
 )
 flags.DEFINE_string(
-    "model", _DEFAULTS.model, "Network. alexnet, because its ImageNet weights are still reachable."
+    "model",
+    _DEFAULTS.model,
+    f"Network: {', '.join(plugins.names('medxfer.models'))}. alexnet, because its ImageNet weights "
+    "are still reachable.",
 )
 flags.DEFINE_string(
     "weights",
@@ -99,6 +114,38 @@ flags.DEFINE_float(
 )
 flags.DEFINE_float("gamma", _DEFAULTS.gamma, "Factor on the rates after every epoch; Table II.")
 flags.DEFINE_float("weight_decay", _DEFAULTS.weight_decay, "L2 on weights, not biases; Caffe's.")
+flags.DEFINE_enum(
+    "optimizer",
+    _DEFAULTS.optimizer,
+    OPTIMIZERS,
+    "auto: sgd with momentum, but adam for auto_rgn and auto_snr, as their authors have it.",
+)
+flags.DEFINE_enum(
+    "freeze_bn",
+    _DEFAULTS.freeze_bn,
+    BATCH_NORMS,
+    "Batch normalisation of layers with pre-trained weights: frozen, the safest on small sets; "
+    "affine: scale and shift are trained; stats_only: the statistics move; train: both.",
+)
+flags.DEFINE_enum(
+    "head_init",
+    _DEFAULTS.head_init,
+    HEAD_STARTS,
+    "Start of the head under a strategy: random, or lp, the solution of a linear probe.",
+)
+flags.DEFINE_bool("head_first", _DEFAULTS.head_first, "g_lf and g_fl begin with the head alone.")
+flags.DEFINE_float(
+    "l2_sp_alpha", _DEFAULTS.l2_sp_alpha, "Pull of l2_sp towards the start; Li et al., ICML 2018."
+)
+flags.DEFINE_float("l1_sp_alpha", _DEFAULTS.l1_sp_alpha, "Pull of l1_sp towards the start.")
+flags.DEFINE_float(
+    "sp_beta", _DEFAULTS.sp_beta, "L2 on new layers under l1_sp and l2_sp; Li et al., ICML 2018."
+)
+flags.DEFINE_bool(
+    "exclude_head",
+    _DEFAULTS.exclude_head,
+    "auto_rgn: the head has factor 1 and no part in the maximum that all are divided by.",
+)
 flags.DEFINE_enum(
     "precision",
     _DEFAULTS.precision,
