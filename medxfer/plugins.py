@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import pathlib
 import pkgutil
 from types import ModuleType
 
@@ -11,12 +12,15 @@ from data_prep.errors import UserError
 def names(package: str) -> list[str]:
     """Names of the plug-ins in ``package``, sorted.
 
-    Every module counts whose name has no leading underscore; nothing but the package is imported.
+    Every module counts whose name has no leading underscore; nothing is imported.
     """
-    spec = importlib.util.find_spec(package)
+    # By its place: to look up a package inside another imports that one, perhaps with all of Keras.
+    root, *parts = package.split(".")
+    spec = importlib.util.find_spec(root)
     if spec is None or spec.submodule_search_locations is None:
         return []
-    found = pkgutil.iter_modules(list(spec.submodule_search_locations))
+    places = [str(pathlib.Path(at, *parts)) for at in spec.submodule_search_locations]
+    found = pkgutil.iter_modules(places)
     return sorted(module.name for module in found if not module.name.startswith("_"))
 
 
