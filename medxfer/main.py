@@ -26,9 +26,7 @@ MODES = ("train", "evaluate", "export", "predict", "check")
 
 _DEFAULTS = Config(app="")
 
-flags.DEFINE_string(
-    "app", None, f"Application: {', '.join(plugins.names('medxfer.apps'))}.", required=False
-)
+flags.DEFINE_string("app", None, f"Application: {', '.join(plugins.names('medxfer.apps'))}.")
 flags.DEFINE_enum(
     "mode", "train", MODES, "train goes on to evaluation, report and export by itself."
 )
@@ -36,8 +34,8 @@ flags.DEFINE_string(
     "tune",
     _DEFAULTS.tune,
     "Layer group from which tuning starts (fc8 ... conv1), scratch, or a strategy: "
-    f"{', '.join(plugins.names('medxfer.tuning.strategies'))}. fc6, because the moderate depths are "
-    "where fine-tuning of small sets pays first.",
+    f"{', '.join(plugins.names('medxfer.tuning.strategies'))}. fc6, because the moderate depths "
+    "are where fine-tuning of small sets pays first.",
 )
 flags.DEFINE_string(
     "model",

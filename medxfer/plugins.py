@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import pathlib
 import pkgutil
+import sys
 from types import ModuleType
 
 from data_prep.errors import UserError
@@ -14,12 +15,13 @@ def names(package: str) -> list[str]:
 
     Every module counts whose name has no leading underscore; nothing is imported.
     """
-    # By its place: to look up a package inside another imports that one, perhaps with all of Keras.
-    root, *parts = package.split(".")
-    spec = importlib.util.find_spec(root)
-    if spec is None or spec.submodule_search_locations is None:
-        return []
-    places = [str(pathlib.Path(at, *parts)) for at in spec.submodule_search_locations]
+    places = getattr(sys.modules.get(package), "__path__", None)
+    if places is None:
+        # By its place: to look up a package in another imports that one, perhaps with all of Keras.
+        root, *parts = package.split(".")
+        spec = importlib.util.find_spec(root)
+        locations = spec.submodule_search_locations if spec else None
+        places = [str(pathlib.Path(at, *parts)) for at in locations or ()]
     found = pkgutil.iter_modules(places)
     return sorted(module.name for module in found if not module.name.startswith("_"))
 
