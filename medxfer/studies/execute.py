@@ -1,0 +1,319 @@
+"""The runs of a plan, each in a process of its own, until all are finished or have failed.
+
+A study may be killed at any moment and started again, and several machines may work on one folder:
+what is finished is kept, what was interrupted goes on from its last checkpoint, and a claim (see
+:mod:`medxfer.studies.claims`) keeps two processes from doing the same run.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import typing
+from collections.abc import Callable, Sequence
+
+from absl import flags, logging
+
+from data_prep.errors import UserError
+from medxfer import main
+from medxfer.config import Config
+from medxfer.studies import claims
+from medxfer.studies.plan import Plan, Planned, StudyFolder
+
+Command = Callable[[StudyFolder, Planned], list[str]]
+
+BEAT = 20.0  # seconds between signs of life
+_LINES = 30  # of a failed run's log that are kept
+
+
+@dataclasses.dataclass
+class Outcome:
+    """Names of runs by what came of them."""
+
+    reused: list[str] = dataclasses.field(default_factory=list)
+    done: list[str] = dataclasses.field(default_factory=list)
+    failed: list[str] = dataclasses.field(default_factory=list)
+    elsewhere: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run came to an end."""
+        return not self.elsewhere
+
+
+@dataclasses.dataclass
+class _Active:
+    planned: Planned
+    process: subprocess.Popen
+    claim: claims.Claim
+    log: typing.IO
+    started: float
+    beat: float
+
+
+def command(study: StudyFolder, planned: Planned) -> list[str]:
+    """Command line of a run.
+
+    Raises
+    ------
+    UserError
+        If a setting cannot be said on the command line.
+    """
+    child = [sys.executable, "-m", "medxfer.studies.child"]
+    run = study.run(planned.name).path
+    if planned.is_counterpart:
+        return [*child, "medxfer.studies.counterpart", f"--run={run}", *_flags(planned.config)]
+    extra = ["--nocounterparts"] if "counterparts" in flags.FLAGS else []
+    return [
+        *child,
+        "medxfer.main",
+        "--noexport",
+        *extra,
+        f"--run={run.absolute()}",
+        *_flags(planned.config),
+    ]
+
+
+def _flags(config: Config) -> list[str]:
+    defined = main.FLAGS
+    words = []
+    for field in dataclasses.fields(Config):
+        value = getattr(config, field.name)
+        if field.name in defined:
+            words.append(f"--{field.name}={value}")
+        elif value != field.default:
+            raise UserError(f"{field.name} has no flag, so a study cannot change it.")
+    return words
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """``i/n`` of ``--shard``, i from 0, as numbers.
+
+    Raises
+    ------
+    UserError
+        If it is anything else.
+    """
+    part, _, count = text.partition("/")
+    if part.isdigit() and count.isdigit() and int(part) < int(count):
+        return int(part), int(count)
+    raise UserError(f"--shard must be i/n, with i from 0 to n - 1. Received: {text}.")
+
+
+def execute(
+    study: StudyFolder,
+    plan: Plan,
+    *,
+    jobs: int = 1,
+    shard: tuple[int, int] = (0, 1),
+    age: float = claims.AGE,
+    command: Command = command,
+    poll: float = 0.5,
+    report: Callable[[Planned, float], None] | None = None,
+) -> Outcome:
+    """Do all runs that are not finished yet.
+
+    Parameters
+    ----------
+    study : StudyFolder
+    plan : Plan
+    jobs : int
+        Runs at the same time; they share the processors.
+    shard : (index, count)
+        Every count-th run is this process' own; when these are done it helps with the others.
+    age : float
+        Seconds after which a claim without a sign of life is void.
+    command : callable
+        Gives the command line of a run.
+    poll : float
+        Seconds between looks at the running processes.
+    report : callable, optional
+        Called with every run that was done here and the seconds it took.
+
+    Returns
+    -------
+    Outcome
+        Runs that another process works on are ``elsewhere``. A run that has failed does not end
+        the study; it is tried again when the study is started again.
+    """
+    return _Executor(study, plan, jobs, shard, age, command, poll, report).work()
+
+
+class _Executor:
+    def __init__(self, study, plan, jobs, shard, age, command, poll, report) -> None:
+        self._study, self._plan, self._jobs = study, plan, jobs
+        self._age, self._command, self._poll = age, command, poll
+        self._report = report or (lambda planned, seconds: None)
+        index, count = shard
+        own = plan.runs[index::count]
+        self._order = [*own, *(run for run in plan.runs if run not in own)]
+        self._claims = study.path / "claims"
+        self._active: dict[str, _Active] = {}
+        self._before = {run.name: _text(study.failure(run.name)) for run in plan.runs}
+        self._outcome = Outcome()
+        self._ended: set[str] = set()
+
+    def work(self) -> Outcome:
+        try:
+            while True:
+                self._reap()
+                self._fill()
+                if not self._active:
+                    break
+                time.sleep(self._poll)
+        finally:
+            self._stop()
+        left = {run.name for run in self._plan.runs} - self._ended
+        self._outcome.elsewhere = [run.name for run in self._plan.runs if run.name in left]
+        return self._outcome
+
+    def _fill(self) -> None:
+        """Start runs while there is room and something to do."""
+        for planned in self._order:
+            if len(self._active) >= self._jobs:
+                return
+            if planned.name in self._ended or planned.name in self._active:
+                continue
+            if not self._settled(planned):
+                claim = claims.take(self._claims, planned.name, self._age)
+                # Another process may have come to its end between the look and the claim.
+                if claim is not None and self._settled(planned):
+                    claim.end()
+                elif claim is not None:
+                    self._start(planned, claim)
+
+    def _settled(self, planned: Planned) -> bool:
+        """Whether the run is finished, or has failed elsewhere since this study began."""
+        name = planned.name
+        if self._study.finished(planned, self._plan.fingerprint):
+            self._outcome.reused.append(name)
+        elif (failure := _text(self._study.failure(name))) and failure != self._before[name]:
+            self._outcome.failed.append(name)
+        else:
+            return False
+        self._ended.add(name)
+        return True
+
+    def _start(self, planned: Planned, claim: claims.Claim) -> None:
+        path = self._study.log(planned.name)
+        path.parent.mkdir(exist_ok=True)
+        _follow_the_records(self._study, planned)
+        log = path.open("ab")
+        log.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
+            self._command(self._study, planned),
+            stdin=subprocess.PIPE,  # the child ends when this end closes
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **self._environment()},
+        )
+        claim.note(child=claims.process(process.pid))
+        now = time.monotonic()
+        self._active[planned.name] = _Active(planned, process, claim, log, now, now)
+        logging.info("Started %s.", _words(planned))
+
+    def _environment(self) -> dict[str, str]:
+        if self._jobs == 1:
+            return {}
+        threads = str(max(1, (os.cpu_count() or 1) // self._jobs))
+        return {
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "OMP_NUM_THREADS": threads,
+            "TF_NUM_INTRAOP_THREADS": threads,
+        }
+
+    def _reap(self) -> None:
+        for name, active in list(self._active.items()):
+            status = active.process.poll()
+            now = time.monotonic()
+            if status is None and now - active.beat >= min(BEAT, self._age / 4):
+                active.beat = now
+                if not active.claim.beat():
+                    logging.warning("%s is being done elsewhere now.", name)
+                    self._close(active)
+            elif status is not None:
+                self._close(active)
+                self._settle(active, status)
+
+    def _settle(self, active: _Active, status: int) -> None:
+        """Write down what came of a run; the claim ends last."""
+        planned, seconds = active.planned, time.monotonic() - active.started
+        failure = self._study.failure(planned.name)
+        if status == 0 and self._study.finished(planned, self._plan.fingerprint):
+            failure.unlink(missing_ok=True)
+            self._outcome.done.append(planned.name)
+            self._report(planned, seconds)
+        else:
+            reason = _reason(status, self._study.log(planned.name))
+            failure.parent.mkdir(exist_ok=True)
+            content = {"status": status, "at": time.time(), "seconds": seconds, **reason}
+            partial = failure.with_suffix(".partial")
+            partial.write_text(json.dumps(content, indent=1) + "\n")
+            partial.replace(failure)
+            self._outcome.failed.append(planned.name)
+            logging.warning("%s failed: %s", _words(planned), reason["reason"])
+        self._ended.add(planned.name)
+        active.claim.end()
+
+    def _close(self, active: _Active) -> None:
+        """End the process if it still runs, and forget it."""
+        del self._active[active.planned.name]
+        active.process.stdin.close()
+        try:
+            active.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            active.process.kill()
+            active.process.wait()
+        active.log.close()
+
+    def _stop(self) -> None:
+        for active in list(self._active.values()):
+            self._close(active)
+            active.claim.end()
+
+
+def _follow_the_records(study: StudyFolder, planned: Planned) -> None:
+    """Let an interrupted run go on although its records, the same ones, lie elsewhere now."""
+    place = study.run(planned.name).path / "config.json"
+    if place.is_file():
+        found = Config.load(place)
+        if dataclasses.replace(found, data=planned.config.data) == planned.config != found:
+            planned.config.save(place)
+
+
+def _words(planned: Planned) -> str:
+    return f"{planned.method}, {planned.share}, seed {planned.config.seed}"
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _reason(status: int, log: pathlib.Path) -> dict:
+    """The user's error if there is one, and the end of the log."""
+    lines = log.read_text(errors="replace").splitlines()[-_LINES:] if log.exists() else []
+    errors = [line for line in lines if line.startswith("Error: ")]
+    if errors:
+        reason = errors[-1].removeprefix("Error: ")
+    elif status < 0:
+        reason = f"ended by signal {-status}" + (
+            ", perhaps for want of memory: try fewer --jobs" if status == -9 else ""
+        )
+    else:
+        reason = next((line for line in reversed(lines) if line.strip()), f"status {status}")
+    return {"reason": reason, "log": lines}
+
+
+def failures(study: StudyFolder, runs: Sequence[Planned]) -> dict[str, str]:
+    """Name -> reason of the runs whose last attempt failed."""
+    found = {}
+    for run in runs:
+        if text := _text(study.failure(run.name)):
+            found[run.name] = json.loads(text)["reason"]
+    return found

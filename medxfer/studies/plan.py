@@ -1,0 +1,337 @@
+"""What a study runs, as one file: depths, scratch, handcrafted, less data, several seeds.
+
+Tajbakhsh et al. 2016, section IV: every depth of fine-tuning and training from scratch, on all the
+training data and on less, beside the handcrafted counterpart.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+from absl import logging
+
+from data_prep import splits
+from data_prep.errors import UserError
+from medxfer import plugins
+from medxfer.config import INITS, Config
+from medxfer.runs import RunFolder
+
+COUNTERPART = "handcrafted"  # stands in ``Config.tune`` of a run of the classic methods
+AUTO = "auto"
+SCRATCH = "scratch"
+ONE = "one"  # word for a single training subject among the fractions
+
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One run of a study.
+
+    Attributes
+    ----------
+    name : str
+        Of its folder: the same settings on the same data always give the same name.
+    method : str
+        As tables and figures call it; runs of one method differ in data and seed.
+    share : str
+        The training data in words: ``100 %``, ``25 %``, ``one subject``.
+    subjects : int
+        Number of training subjects.
+    config : Config
+    """
+
+    name: str
+    method: str
+    share: str
+    subjects: int
+    config: Config
+
+    @property
+    def is_counterpart(self) -> bool:
+        """Whether this is a run of the classic methods, without a network."""
+        return self.config.tune == COUNTERPART
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All runs of a study, in the order in which they are done.
+
+    Attributes
+    ----------
+    app, fingerprint : str
+        Application, and hash of the records.
+    runs : tuple of Planned
+    notes : tuple of str
+        What was left out and why.
+    """
+
+    app: str
+    fingerprint: str
+    runs: tuple[Planned, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods, in order."""
+        return tuple(dict.fromkeys(run.method for run in self.runs))
+
+    @property
+    def shares(self) -> tuple[str, ...]:
+        """Amounts of training data, in order."""
+        return tuple(dict.fromkeys(run.share for run in self.runs))
+
+    def to_json(self) -> dict:
+        """Plain values for a file."""
+        return {"format": _FORMAT, **dataclasses.asdict(self)}
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Plan":
+        """Read a plan file.
+
+        Raises
+        ------
+        UserError
+            If it is absent or no plan.
+        """
+        try:
+            content = json.loads(path.read_text())
+            if content.pop("format") != _FORMAT:
+                raise ValueError("another format")
+            runs = []
+            for entry in content.pop("runs"):
+                config = Config(**entry.pop("config"))
+                runs.append(Planned(config=config, **entry))
+            notes = tuple(content.pop("notes"))
+            plan = cls(**content, runs=tuple(runs), notes=notes)
+        except UserError as error:
+            raise UserError(f"{path} holds a setting that is not allowed: {error}") from error
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path} is no plan of a study ({error}): make one with --dry_run."
+            ) from error
+        for run in plan.runs:
+            if run.name != name_of(run.method, run.share, run.config, plan.fingerprint):
+                raise UserError(
+                    f"{path}: run {run.name} does not have the settings that its name stands for. "
+                    "Make the plan anew with --dry_run and the flags you want."
+                )
+        return plan
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyFolder:
+    """Where a study keeps its plan, runs, claims and results."""
+
+    path: pathlib.Path
+
+    @property
+    def plan_file(self) -> pathlib.Path:
+        """The plan, JSON."""
+        return self.path / "plan.json"
+
+    def run(self, name: str) -> RunFolder:
+        """Folder of a run."""
+        return RunFolder(self.path / "runs" / name)
+
+    def log(self, name: str) -> pathlib.Path:
+        """What a run said while it went on."""
+        return self.path / "logs" / f"{name}.log"
+
+    def failure(self, name: str) -> pathlib.Path:
+        """Why the last attempt at a run failed; absent if it did not."""
+        return self.path / "failures" / f"{name}.json"
+
+    def finished(self, planned: Planned, fingerprint: str) -> bool:
+        """Whether the run is done, with these settings and on these records.
+
+        Where the records lie is of no importance, their hash is.
+        """
+        run = self.run(planned.name)
+        if not run.finished:
+            return False
+        try:
+            card = run.card
+            same = {**card["config"], "data": ""} == without_path(planned.config)
+            return same and card["data"]["fingerprint"] == fingerprint
+        except (UserError, LookupError, TypeError):
+            return False
+
+    def write_plan(self, plan: Plan, shared: bool) -> None:
+        """Write the plan file, unless the same plan is there.
+
+        Raises
+        ------
+        UserError
+            If another plan is there and ``shared``: machines that share a plan need the same one.
+        """
+        content = _json(plan)
+        if self.plan_file.exists():
+            if self.plan_file.read_text() == content:
+                return
+            if shared:
+                raise UserError(
+                    f"{self.plan_file} is another plan: start every shard with the same flags on "
+                    "the same records, or give another --output."
+                )
+            logging.info("The plan has changed; finished runs that belong to it are kept.")
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise UserError(f"{self.path} is not empty and holds no study: give another --output.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        RunFolder(self.path).write_text(self.plan_file.name, content)
+
+
+def _json(plan: Plan) -> str:
+    return json.dumps(plan.to_json(), indent=1) + "\n"
+
+
+def without_path(config: Config) -> dict:
+    """Settings of a run apart from where its records lie."""
+    return {**dataclasses.asdict(config), "data": ""}
+
+
+def name_of(method: str, share: str, config: Config, fingerprint: str) -> str:
+    """Name of a run: legible, and different for different settings or records."""
+    facts = json.dumps([without_path(config), fingerprint], sort_keys=True)
+    digest = hashlib.sha256(facts.encode()).hexdigest()[:8]
+    words = (method, share.replace(" %", ""), f"s{config.seed}", digest)
+    return "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", word).strip("_") for word in words)
+
+
+def fractions(words: Sequence[str], subjects: int) -> tuple[list[tuple[str, float, int]], list]:
+    """Amounts of training data from the words of ``--fractions``, largest first.
+
+    Parameters
+    ----------
+    words : sequence of str
+        Shares above 0 and at most 1, or ``one`` for one subject.
+    subjects : int
+        Number of training subjects.
+
+    Returns
+    -------
+    kept : list of (words, share, number of subjects)
+    dropped : list of str
+        Why others were left out: so few subjects that another share means the same ones.
+
+    Raises
+    ------
+    UserError
+        If a word is neither.
+    """
+    wanted = []
+    for word in words:
+        try:
+            share = 1 / subjects if word == ONE else float(word)
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 1:
+            raise UserError(
+                "--fractions are shares above 0 and at most 1, or the word 'one' for one subject. "
+                f"Received: {word}."
+            )
+        text = "one subject" if word == ONE else f"{100 * share:g} %"
+        wanted.append((text, share))
+    members = [str(number) for number in range(subjects)]
+    kept: dict[int, tuple[str, float, int]] = {}
+    dropped = []
+    for text, share in sorted(wanted, key=lambda pair: -pair[1]):
+        count = len(splits.fraction(members, share, ""))
+        if count in kept and kept[count][0] != text:
+            dropped.append(
+                f"{text} of {subjects} training subjects is the same as {kept[count][0]} "
+                f"({count} subject{'s' if count > 1 else ''}), so it is left out."
+            )
+        kept.setdefault(count, (text, share, count))
+    return list(kept.values()), dropped
+
+
+def make(
+    base: Config,
+    fingerprint: str,
+    train_subjects: int,
+    *,
+    groups: Mapping[str, Sequence[str]],
+    depths: Sequence[str] = (),
+    inits: Sequence[str] = INITS,
+    strategies: Sequence[str] = (),
+    shares: Sequence[str] = ("1",),
+    seeds: int = 1,
+    counterpart_learns: bool = True,
+) -> Plan:
+    """The plan of a study.
+
+    Every depth, every strategy and scratch, for each network, amount of data and seed. Further
+    initialisers of scratch are tried on all the data only. The classic counterpart is run once for
+    each amount of data, and once in all if it learns nothing from the records.
+
+    Parameters
+    ----------
+    base : Config
+        Settings common to all runs; its seed is the first of the seeds.
+    fingerprint : str
+        Hash of the records.
+    train_subjects : int
+    groups : mapping from network to layer groups, input to head
+    depths : sequence of str
+        Layer groups to tune from; empty: all.
+    inits : sequence of str
+        Of scratch; the first one serves the smaller amounts of data. Empty: no training from
+        scratch.
+    strategies : sequence of str
+        Further values of ``--tune``.
+    shares : sequence of str
+        See :func:`fractions`.
+    seeds : int
+        Number of seeds.
+    counterpart_learns : bool
+
+    Raises
+    ------
+    UserError
+        If a depth or a share is unknown, or nothing is left to run.
+    """
+    for model, names in groups.items():
+        if strange := [depth for depth in depths if depth not in names]:
+            valid = ", ".join(reversed(names))
+            raise UserError(f"{model} has no layer group {strange[0]}. Valid: {valid}.")
+    if seeds < 1:
+        raise UserError(f"--seeds must be at least 1. Received: {seeds}.")
+    amounts, notes = fractions(shares, train_subjects)
+    if base.weights == "none" and (depths or strategies):
+        logging.warning("With --weights=none, fine-tuning starts from random weights.")
+    runs = []
+
+    def add(method: str, amount: tuple[str, float, int], **changes: object) -> None:
+        share, fraction, subjects = amount
+        config = dataclasses.replace(base, fraction=fraction, **changes)
+        name = name_of(method, share, config, fingerprint)
+        runs.append(Planned(name, method, share, subjects, config))
+
+    largest = amounts[0]
+    for seed in range(base.seed, base.seed + seeds):
+        for amount in amounts:
+            for model, names in groups.items():
+                prefix = f"{model} " if len(groups) > 1 else ""
+                chosen = [name for name in reversed(names) if not depths or name in depths]
+                for tune in (*chosen, *strategies):
+                    add(prefix + tune, amount, tune=tune, model=model, seed=seed)
+                for init in inits if amount is largest else inits[:1]:
+                    method = f"{prefix}{SCRATCH} ({init})"
+                    add(method, amount, tune=SCRATCH, model=model, init=init, seed=seed)
+            if seed == base.seed and (amount is largest or counterpart_learns):
+                add(COUNTERPART, amount, tune=COUNTERPART, seed=seed, model="", weights="none")
+    if len(runs) <= len(amounts):
+        raise UserError("The study has no network to train: give --depths, --inits or --strategies")
+    return Plan(base.app, fingerprint, tuple(runs), tuple(notes))
+
+
+def counterpart_learns(app: str) -> bool:
+    """Whether the classic methods of an app learn from the records: whether they need them."""
+    signature = inspect.signature(plugins.load("medxfer.apps", app).counterparts)
+    (folder,) = signature.parameters.values()
+    return folder.default is inspect.Parameter.empty

@@ -1,0 +1,210 @@
+"""Runs of a plan: once each, whatever is killed, whoever shares the folder."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from data_prep.errors import UserError
+from medxfer.studies import claims
+from medxfer.studies import execute as executes
+from medxfer.studies import plan as plans
+from tests.medxfer.studies import fake
+
+
+@pytest.fixture
+def study(tmp_path):
+    return plans.StudyFolder(tmp_path / "study")
+
+
+def execute(study, plan, behaviour="", **options):
+    study.path.mkdir(exist_ok=True)
+    options = {"command": fake.command(behaviour), "poll": 0.02} | options
+    return executes.execute(study, plan, **options)
+
+
+def visits(study, plan):
+    return {
+        run.config.tune: len((study.run(run.name).path / "visits").read_text().split())
+        for run in plan.runs
+        if (study.run(run.name).path / "visits").exists()
+    }
+
+
+def script(study, behaviour, *options):
+    """The same in a process of its own, which can be killed."""
+    code = f"""
+        import sys
+        from medxfer.studies import execute, plan
+        from tests.medxfer.studies import fake
+        found = execute.execute(
+            plan.StudyFolder(__import__("pathlib").Path({str(study.path)!r})), fake.plan(),
+            command=fake.command({behaviour!r}), poll=0.02, {", ".join(options)}
+        )
+        print(len(found.done))
+    """
+    study.path.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_every_run_is_done_once_and_then_reused(study):
+    plan, reported = fake.plan(), []
+    first = execute(study, plan, jobs=2, report=lambda run, seconds: reported.append(run.name))
+    assert sorted(first.done) == sorted(run.name for run in plan.runs) == sorted(reported)
+    assert first.complete and not first.failed
+    again = execute(study, plan)
+    assert again.reused == [run.name for run in plan.runs] and not again.done
+    assert set(visits(study, plan).values()) == {1}
+
+
+def test_a_failure_is_reported_and_the_others_go_on(study):
+    plan = fake.plan()
+    found = execute(study, plan, "fc2=error conv1=killed")
+    reasons = executes.failures(study, plan.runs)
+    by_tune = {run.config.tune: reasons.get(run.name) for run in plan.runs}
+    assert by_tune["fc2"] == "the records are damaged."
+    assert "signal 9" in by_tune["conv1"]
+    assert by_tune["scratch"] is None and len(found.done) == 2 and len(found.failed) == 2
+    mended = execute(study, plan)
+    assert len(mended.done) == 2 and len(mended.reused) == 2
+    assert executes.failures(study, plan.runs) == {}
+
+
+def test_a_killed_study_takes_its_runs_with_it_and_goes_on(study):
+    plan = fake.plan()
+    place = study.run(plan.runs[0].name).path
+    process = script(study, "fc2=slow60")
+    wait_for((place / "once").exists)
+    child = int((place / "visits").read_text())
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    def gone():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, 0)
+            return claims._began(child) == ""
+        return True
+
+    wait_for(gone)
+    started = time.monotonic()
+    found = execute(study, plan, "fc2=slow60")
+    assert len(found.done) == len(plan.runs)
+    assert time.monotonic() - started < 300  # no waiting for the age of the claim
+    assert visits(study, plan) == {"fc2": 2, "conv1": 1, "scratch": 1, "handcrafted": 1}
+
+
+def test_two_shards_do_every_run_once_between_them(study):
+    plan = fake.plan()
+    shards = [script(study, "", f"shard=({i}, 2)") for i in range(2)]
+    done = [int(process.communicate()[0]) for process in shards]
+    assert sum(done) == len(plan.runs)
+    assert set(visits(study, plan).values()) == {1}
+
+
+def test_what_another_process_does_is_left_to_it(study):
+    plan = fake.plan()
+    process = script(study, "fc2=slow60")
+    wait_for((study.run(plan.runs[0].name).path / "once").exists)
+    found = execute(study, plan, "fc2=slow60")
+    assert found.elsewhere == [plan.runs[0].name] and not found.complete
+    assert visits(study, plan)["fc2"] == 1
+    process.kill()
+    process.communicate()
+
+
+def test_records_that_moved_do_not_stop_an_interrupted_run(study):
+    plan = fake.plan()
+    planned = plan.runs[0]
+    run = study.run(planned.name)
+    run.path.mkdir(parents=True)
+    moved = json.loads(json.dumps(plans.without_path(planned.config))) | {"data": "old/place"}
+    run.write_json("config.json", moved)
+    execute(study, plan)
+    assert json.loads((run.path / "config.json").read_text())["data"] == planned.config.data
+
+
+def test_the_command_line_says_every_setting(study):
+    planned = fake.plan().runs[0]
+    words = executes.command(study, planned)
+    assert "medxfer.main" in words and "--noexport" in words and "--tune=fc2" in words
+    (counterpart,) = (run for run in fake.plan().runs if run.is_counterpart)
+    assert "medxfer.studies.counterpart" in executes.command(study, counterpart)
+
+
+@pytest.mark.parametrize("text", ["2/2", "1", "a/b", "-1/2", "0/0", ""])
+def test_wrong_shards(text):
+    with pytest.raises(UserError, match="--shard must be i/n"):
+        executes.shard_of(text)
+
+
+class TestClaims:
+    def test_one_holder_at_a_time(self, tmp_path):
+        claim = claims.take(tmp_path, "run")
+        assert claims.take(tmp_path, "run") is None
+        assert claims.take(tmp_path, "run-2") is not None
+        assert claim.beat()
+        claim.end()
+        assert claims.take(tmp_path, "run").generation == 1
+
+    def test_a_name_with_dots_is_no_other_name(self, tmp_path):
+        claims.take(tmp_path, "a.1")
+        assert claims.generation(tmp_path, "a") == -1
+
+    def test_only_one_of_many_succeeds(self, tmp_path):
+        code = (
+            "import pathlib, sys, time\nfrom medxfer.studies import claims\n"
+            "place = pathlib.Path(sys.argv[1])\n"
+            "while not (place / 'go').exists(): pass\n"
+            "won = [claims.take(place, f'run{i}') is not None for i in range(50)]\n"
+            "print(''.join('01'[w] for w in won), flush=True)\nsys.stdin.read()"
+        )
+        racers = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(tmp_path)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )
+            for _ in range(3)
+        ]  # fmt: skip
+        (tmp_path / "go").touch()
+        rows = [process.stdout.readline().strip() for process in racers]
+        for process in racers:
+            process.communicate("")
+        assert [sum(map(int, column)) for column in zip(*rows, strict=True)] == [1] * 50
+
+    def test_silence_voids_a_claim_of_another_machine_and_its_holder_gives_way(self, tmp_path):
+        claim = claims.take(tmp_path, "run")
+        claim.note(machine="another")
+        assert claims.take(tmp_path, "run", age=60) is None
+        os.utime(claim.path, (time.time() - 100, time.time() - 100))
+        second = claims.take(tmp_path, "run", age=60)
+        assert second.generation == 1
+        assert not claim.beat() and second.beat()
+
+    def test_a_dead_holder_of_this_machine_is_not_waited_for(self, tmp_path):
+        claim = claims.take(tmp_path, "run")
+        claim.note(pid=2**22 + 1, child=claims.process(os.getpid()))
+        assert claims.take(tmp_path, "run") is None  # its child still works
+        claim.note(child={"pid": os.getpid(), "began": "another time"})
+        assert claims.take(tmp_path, "run") is not None
+
+    def test_a_damaged_file_counts_by_its_age(self, tmp_path):
+        claim = claims.take(tmp_path, "run")
+        claim.path.write_text("{")
+        assert claims.take(tmp_path, "run", age=60) is None
+        os.utime(claim.path, (1, 1))
+        assert claims.take(tmp_path, "run", age=60) is not None

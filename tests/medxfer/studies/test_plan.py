@@ -1,0 +1,148 @@
+"""What a study runs, and the file that says so."""
+
+import dataclasses
+import json
+
+import pytest
+
+from data_prep.errors import UserError
+from medxfer.config import Config
+from medxfer.runs import RunFolder
+from medxfer.studies import plan as plans
+
+GROUPS = {"net": ("conv1", "conv2", "fc3")}
+BASE = Config(app="cimt", model="net", data="records")
+
+
+def make(**changes):
+    arguments = {"groups": GROUPS, "shares": ["1", "0.5", "one"], "seeds": 2}
+    return plans.make(BASE, "f" * 64, 8, **(arguments | changes))
+
+
+def test_every_depth_from_the_head_on_scratch_and_handcrafted():
+    plan = make()
+    assert plan.methods == (
+        "fc3", "conv2", "conv1", "scratch (gaussian)", "scratch (xavier)", "scratch (msra)",
+        "handcrafted",
+    )  # fmt: skip
+    assert plan.shares == ("100 %", "50 %", "one subject")
+    # Three depths and one scratch thrice, two further initialisers on all data; each with two
+    # seeds; the classic methods once for each amount of data.
+    assert len(plan.runs) == 2 * (3 * 4 + 2) + 3
+    assert {run.config.init for run in plan.runs if run.share == "50 %"} == {"gaussian"}
+    assert [run.subjects for run in plan.runs if run.is_counterpart] == [8, 4, 1]
+    assert len({run.name for run in plan.runs}) == len(plan.runs)
+
+
+def test_classic_methods_that_learn_nothing_are_run_once():
+    assert sum(run.is_counterpart for run in make(counterpart_learns=False).runs) == 1
+
+
+def test_several_networks_and_strategies():
+    groups = {"a": ("conv", "head"), "b": ("block", "head")}
+    plan = make(groups=groups, strategies=["lp_ft"], inits=[], shares=["1"], seeds=1)
+    assert plan.methods == (
+        "a head", "a conv", "a lp_ft", "b head", "b block", "b lp_ft", "handcrafted",
+    )  # fmt: skip
+    assert {run.config.model for run in plan.runs} == {"a", "b", ""}
+
+
+def test_amounts_that_mean_the_same_subjects_are_tried_once():
+    kept, dropped = plans.fractions(["0.01", "0.05", "one", "0.5", "1.0"], 8)
+    assert [(text, count) for text, _, count in kept] == [
+        ("100 %", 8),
+        ("50 %", 4),
+        ("one subject", 1),
+    ]
+    assert (
+        len(dropped) == 2 and "1 % of 8 training subjects is the same as one subject" in dropped[1]
+    )
+
+
+@pytest.mark.parametrize("subjects", [1, 2, 3, 7, 40, 1000])
+def test_one_is_one_subject(subjects):
+    kept, _ = plans.fractions(["one"], subjects)
+    assert kept[0][2] == 1
+
+
+@pytest.mark.parametrize("word", ["0", "1.5", "half", "-1", "nan"])
+def test_wrong_shares(word):
+    with pytest.raises(UserError, match="--fractions are shares"):
+        plans.fractions([word], 8)
+
+
+def test_unknown_depth_names_the_valid_ones():
+    with pytest.raises(UserError, match="net has no layer group fc9. Valid: fc3, conv2, conv1"):
+        make(depths=["fc9"])
+
+
+def test_names_follow_settings_and_data_but_not_the_place_of_the_records():
+    base = make().runs[0]
+    moved = plans.make(dataclasses.replace(BASE, data="elsewhere"), "f" * 64, 8, groups=GROUPS)
+    assert moved.runs[0].name == base.name
+    for other in (
+        plans.make(BASE, "e" * 64, 8, groups=GROUPS),
+        plans.make(dataclasses.replace(BASE, epochs=7), "f" * 64, 8, groups=GROUPS),
+    ):
+        assert other.runs[0].name != base.name
+    assert base.name.startswith("fc3-100-s0-")
+
+
+def test_the_file_gives_the_plan_back(tmp_path):
+    study, plan = plans.StudyFolder(tmp_path / "study"), make()
+    study.write_plan(plan, shared=False)
+    assert plans.Plan.load(study.plan_file) == plan
+    written = study.plan_file.stat().st_mtime_ns
+    study.write_plan(plan, shared=True)
+    assert study.plan_file.stat().st_mtime_ns == written
+    with pytest.raises(UserError, match="another plan"):
+        study.write_plan(make(seeds=1), shared=True)
+    study.write_plan(make(seeds=1), shared=False)
+    assert len(plans.Plan.load(study.plan_file).runs) < len(plan.runs)
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="holds no study"):
+        plans.StudyFolder(tmp_path).write_plan(make(), shared=False)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: content.update(format=9),
+        lambda content: content.pop("runs"),
+        lambda content: content["runs"][0]["config"].update(nonsense=1),
+        lambda content: content["runs"][0]["config"].update(epochs=0),
+        lambda content: content["runs"][0]["config"].update(epochs=12),
+    ],
+)
+def test_a_spoilt_plan_is_refused(tmp_path, spoil):
+    content = make().to_json()
+    spoil(content)
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"plan\.json"):
+        plans.Plan.load(tmp_path / "plan.json")
+
+
+def test_finished_means_these_settings_and_these_records(tmp_path):
+    study, planned = plans.StudyFolder(tmp_path), make().runs[0]
+    assert not study.finished(planned, "f" * 64)
+    run = study.run(planned.name)
+    run.path.mkdir(parents=True)
+    assert isinstance(run, RunFolder)
+    card = {"config": dataclasses.asdict(planned.config), "data": {"fingerprint": "f" * 64}}
+    run.write_json("run_card.json", card)
+    assert study.finished(planned, "f" * 64)
+    assert not study.finished(planned, "e" * 64)
+    run.write_json("run_card.json", card | {"config": card["config"] | {"data": "moved"}})
+    assert study.finished(planned, "f" * 64)
+    run.write_json("run_card.json", card | {"config": card["config"] | {"epochs": 1}})
+    assert not study.finished(planned, "f" * 64)
+    (run.path / "run_card.json").write_text("{")
+    assert not study.finished(planned, "f" * 64)
+
+
+def test_which_classic_methods_learn():
+    assert plans.counterpart_learns("frame") and plans.counterpart_learns("pe")
+    assert not plans.counterpart_learns("cimt") and not plans.counterpart_learns("polyp")
