@@ -67,7 +67,9 @@ def assert_all_loaded(model, source):
                 np.testing.assert_array_equal(mine, other, err_msg=mine.path)
                 compared += 1
     ignored = {"head", "predictions", "normalization", "fc1", "fc2"}
-    assert compared == sum(len(x.weights) for x in source.layers if x.name not in ignored)
+    assert compared == sum(
+        len(x.weights) for x in source.layers if x.name.split("_")[0] not in ignored
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,8 @@ def test_a_missing_or_a_further_tensor_is_refused(tmp_path, monkeypatch):
             np.testing.assert_array_equal(mine, old)
 
     def names(file, kept):
-        file.attrs["layer_names"] = [n for n in file.attrs["layer_names"] if kept(n)]
+        found = [n.decode() if isinstance(n, bytes) else n for n in file.attrs["layer_names"]]
+        file.attrs["layer_names"] = [n for n in found if kept(n)]
 
     def less(file):
         file["block3_conv2"].attrs["weight_names"] = [b"block3_conv2/kernel:0"]
@@ -124,12 +127,12 @@ def test_a_missing_or_a_further_tensor_is_refused(tmp_path, monkeypatch):
 
     def further(file):
         file.copy("block5_conv4", "block6_conv1")
-        file.attrs["layer_names"] = [*file.attrs["layer_names"], b"block6_conv1"]
+        file.attrs["layer_names"] = [*file.attrs["layer_names"], "block6_conv1"]
 
     refused("block3_conv2 needs 3x3x256x256 and 256, the file's .* is 3x3x256x256", less)
     refused("block3_conv2 needs", more)
-    refused("lacks block3_conv2", lambda file: names(file, lambda n: n != b"block3_conv2"))
-    refused("has no block5", lambda file: names(file, lambda n: not n.startswith(b"block5")))
+    refused("lacks block3_conv2", lambda file: names(file, lambda n: n != "block3_conv2"))
+    refused("has no block5", lambda file: names(file, lambda n: not n.startswith("block5")))
     refused("lacks the file's block6_conv1", further)
 
 
