@@ -253,6 +253,36 @@ def rows(results: Sequence[Result]) -> list[dict[str, str | float]]:
     return table
 
 
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What ``predictions.csv`` keeps of a :class:`Result`: the measures, not the lines."""
+
+    unit: str
+    case: str
+    subject: str
+    mm_per_pixel: float
+    error_um: dict[str, float]
+    thickness_mm: tuple[float, float]
+
+
+def restore(
+    rows: Sequence[Mapping[str, str]], truth: Mapping[str, Mapping] | None = None
+) -> list[Restored]:
+    """Results from rows of ``predictions.csv``, for :func:`metrics` and :func:`compare`."""
+    names = ("lumen_intima", "media_adventitia")
+    return [
+        Restored(
+            row["unit"],
+            row["case"],
+            row["subject"],
+            float(row["mm_per_pixel"]),
+            {name: float(row[f"{name}_error_um"]) for name in names},
+            (float(row["thickness_mm"]), float(row["true_thickness_mm"])),
+        )
+        for row in rows
+    ]
+
+
 def figures(
     methods: Mapping[str, Sequence[Result]], history: Sequence[Mapping]
 ) -> dict[str, tuple]:

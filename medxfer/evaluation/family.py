@@ -1,0 +1,225 @@
+"""A family of methods, each trained with several seeds, compared in pairs by two rules.
+
+The tables S1 to S4 of Tajbakhsh et al. 2016: one says at which operating points the error bars of
+two curves are disjoint, the other gives p-values. Here every pair has both the rule of disjoint
+bars and a paired test with Holm's correction, which are not the same question:
+
+* *Bars disjoint*: each bar says where one method would lie with other subjects. For independent
+  methods disjoint 95 % bars mean p < .0056; on the same subjects the rule is stricter still.
+* *Paired test*: the difference of the two on the same subjects, so that what makes a subject hard
+  for both cancels out; p-values are raised to allow for the number of pairs.
+
+A method's figure of merit is its mean over seeds, on the same draws of subjects for all methods.
+The intervals are about other subjects; how much a seed matters is said beside them.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medxfer.evaluation import resampling
+from medxfer.evaluation.compare import holm
+from medxfer.evaluation.intervals import FEW_CLUSTERS, Interval
+from medxfer.evaluation.resampling import VectorStatistic, bars_disjoint
+
+ALPHA = 0.05
+BARS, PAIRED = "bars", "paired"
+RULES = {
+    BARS: "the 95 % error bars do not overlap",
+    PAIRED: "paired test on the same subjects, Holm-adjusted p < .05",
+}
+
+#: (first method, second method, figure of merit) -> test -> p
+Tests = Callable[[str, str, str], Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two methods at one figure of merit, first minus second.
+
+    Attributes
+    ----------
+    difference : Interval
+        On the same draws of subjects.
+    p, holm : dict
+        By test, plain and adjusted over all pairs at this figure of merit; ``bootstrap`` is there
+        always.
+    bars_disjoint : bool
+    """
+
+    first: str
+    second: str
+    merit: str
+    difference: Interval
+    p: dict[str, float]
+    holm: dict[str, float]
+    bars_disjoint: bool
+
+    def differs(self, rule: str) -> bool:
+        """Whether the two differ, by a rule of :data:`RULES`."""
+        return self.bars_disjoint if rule == BARS else self.holm["bootstrap"] < ALPHA
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Methods with their intervals, and pairs of them.
+
+    Attributes
+    ----------
+    merits : tuple of Q str
+    intervals : dict
+        Method -> Q intervals of the mean over its seeds.
+    by_seed : dict
+        Method -> float64 (seeds, Q), estimates of single seeds.
+    pairs : list of Pair
+    clusters : int
+        Number of subjects.
+    cautions : tuple of str
+        What the numbers cannot show.
+    """
+
+    merits: tuple[str, ...]
+    intervals: dict[str, list[Interval]]
+    by_seed: dict[str, NDArray[np.float64]]
+    pairs: list[Pair]
+    clusters: int
+    cautions: tuple[str, ...]
+
+    def interval(self, method: str, merit: str) -> Interval:
+        """Interval of a method at a figure of merit."""
+        return self.intervals[method][self.merits.index(merit)]
+
+    def spread(self, method: str, merit: str) -> float:
+        """Standard deviation over seeds, divisor n - 1; NaN for a single seed."""
+        values = self.by_seed[method][:, self.merits.index(merit)]
+        return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+    def pair(self, first: str, second: str, merit: str) -> Pair:
+        """A pair in either order: first minus second.
+
+        Raises
+        ------
+        KeyError
+            If the two were not compared.
+        """
+        for pair in self.pairs:
+            if pair.merit == merit and {pair.first, pair.second} == {first, second}:
+                return pair if pair.first == first else _turned(pair)
+        raise KeyError((first, second, merit))
+
+
+def draws_for(pairs: int) -> int:
+    """Draws with which the smallest p of the bootstrap stays below .05 when multiplied by Holm.
+
+    The smallest p of B draws is ``2 / (B + 1)``: with 45 pairs and 1000 draws nothing could be
+    significant.
+    """
+    return max(2000, 100 * pairs)
+
+
+def analyse(
+    methods: Mapping[str, Sequence[VectorStatistic]],
+    merits: Sequence[str],
+    clusters: int,
+    *,
+    pairs: Iterable[tuple[str, str]] | None = None,
+    tests: Tests | None = None,
+    draws: int | None = None,
+    seed: int = 0,
+) -> Family:
+    """Compare methods.
+
+    Parameters
+    ----------
+    methods : mapping from method to statistics, one a seed
+        Functions of weights (B, clusters) of the subjects that give float64 (B, Q).
+    merits : sequence of Q str
+    clusters : int
+        Number of subjects.
+    pairs : iterable of (first, second), optional
+        Default: every two.
+    tests : callable, optional
+        Further tests of a pair at a figure of merit.
+    draws : int, optional
+        Default: :func:`draws_for` the number of pairs.
+    seed : int
+        Of the draws.
+    """
+    pairs = list(itertools.combinations(methods, 2) if pairs is None else pairs)
+    draws = draws or draws_for(len(pairs))
+    whole = np.ones((1, clusters), np.intp)
+    by_seed = {
+        name: np.concatenate([statistic(whole) for statistic in statistics])
+        for name, statistics in methods.items()
+    }
+    means = {name: mean_of(statistics) for name, statistics in methods.items()}
+    drawn = resampling.resample(means, clusters, draws=draws, seed=seed)
+    intervals = {name: sample.intervals() for name, sample in drawn.items()}
+    found: list[Pair] = []
+    for place, merit in enumerate(merits):
+        tested = []
+        for first, second in pairs:
+            difference = drawn[first].minus(drawn[second]).intervals()[place]
+            p = {"bootstrap": difference.p, **(tests(first, second, merit) if tests else {})}
+            tested.append((first, second, difference, p))
+        names = list(dict.fromkeys(name for *_, p in tested for name in p))
+        adjusted = {name: holm([p.get(name, np.nan) for *_, p in tested]) for name in names}
+        for number, (first, second, difference, p) in enumerate(tested):
+            own = {name: float(adjusted[name][number]) for name in p}
+            apart = bars_disjoint(intervals[first][place], intervals[second][place])
+            found.append(Pair(first, second, merit, difference, p, own, apart))
+    return Family(
+        tuple(merits), intervals, by_seed, found, clusters, cautions(clusters, len(pairs))
+    )
+
+
+def mean_of(statistics: Sequence[VectorStatistic]) -> VectorStatistic:
+    """The mean of several statistics on the same draws."""
+    return lambda weights: np.mean([statistic(weights) for statistic in statistics], axis=0)
+
+
+def cautions(clusters: int, pairs: int) -> tuple[str, ...]:
+    """What so few subjects cannot show."""
+    found = []
+    if clusters < FEW_CLUSTERS:
+        found.append(
+            f"there are only {clusters} test subjects: intervals are likely too narrow, and the "
+            "paired bootstrap finds too many differences"
+        )
+    least = min(1.0, 2 * 0.5**clusters)
+    if pairs and least * pairs >= ALPHA:
+        found.append(
+            f"with {clusters} test subjects the signed-rank test on subject means cannot give a p "
+            f"below {least:.2g}, so after Holm's correction over {pairs} pairs it cannot show any "
+            "difference, however large"
+        )
+    return tuple(found)
+
+
+def matrix(
+    family: Family, methods: Sequence[str], rule: str, merits: Sequence[str] | None = None
+) -> list[list[tuple[str, ...]]]:
+    """Where every two methods differ: the layout of tables S1 to S3.
+
+    Returns
+    -------
+    list of rows
+        Row i holds, for every method before the i-th, the figures of merit at which they differ.
+    """
+    merits = tuple(merits or family.merits)
+    return [
+        [
+            tuple(merit for merit in merits if family.pair(row, column, merit).differs(rule))
+            for column in methods[:place]
+        ]
+        for place, row in enumerate(methods)
+    ]
+
+
+def _turned(pair: Pair) -> Pair:
+    old = pair.difference
+    turned = dataclasses.replace(old, estimate=-old.estimate, low=-old.high, high=-old.low)
+    return dataclasses.replace(pair, first=pair.second, second=pair.first, difference=turned)

@@ -1,0 +1,313 @@
+"""Finished runs to numbers: methods compared, learning curves, which depth and why."""
+
+import csv
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+
+import numpy as np
+
+from data_prep.errors import UserError
+from medxfer.evaluation import family as families
+from medxfer.evaluation.family import Family
+from medxfer.evaluation.intervals import Interval
+from medxfer.studies import measures
+from medxfer.studies.measures import Measures
+from medxfer.studies.plan import COUNTERPART, SCRATCH, Plan, Planned, StudyFolder
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Finished:
+    """A finished run: its card and, by method, its results on the test part."""
+
+    planned: Planned
+    card: dict
+    results: dict[str, Sequence]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Share:
+    """All methods on one amount of training data.
+
+    Attributes
+    ----------
+    text : str
+        ``100 %``.
+    subjects : int
+        Training subjects.
+    results : dict
+        Method -> results, one a seed.
+    measures : Measures
+    family : Family
+    """
+
+    text: str
+    subjects: int
+    results: dict[str, list[Sequence]]
+    measures: Measures
+    family: Family
+
+
+@dataclasses.dataclass(frozen=True)
+class Depth:
+    """Which depth is recommended, and why.
+
+    Attributes
+    ----------
+    depth : str
+        The shallowest that the paired test does not tell from the best one.
+    best : str
+        The depth with the best estimate.
+    difference : Interval or None
+        Recommended minus best; None where they are one.
+    by_validation : str
+        The depth with the best validation score, which no test subject had a part in.
+    reason : str
+    """
+
+    depth: str
+    best: str
+    difference: Interval | None
+    by_validation: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gathered:
+    """All that a study found.
+
+    Attributes
+    ----------
+    shares : list of Share
+        Largest amount of training data first.
+    less : Family or None
+        All the data against less of it, for every method; its methods are named by
+        :func:`at_share`.
+    depth : Depth or None
+    runs : list of Finished
+    missing, failed : dict
+        Run name -> words; what is not there and why.
+    """
+
+    shares: list[Share]
+    less: Family | None
+    depth: Depth | None
+    runs: list[Finished]
+    missing: dict[str, str]
+    failed: dict[str, str]
+
+    @property
+    def full(self) -> Share:
+        """The largest amount of training data."""
+        return self.shares[0]
+
+
+def at_share(method: str, share: str) -> str:
+    """Name of a method on an amount of data."""
+    return f"{method}, {share}"
+
+
+def read(study: StudyFolder, planned: Planned, app: ModuleType, truth: Mapping) -> Finished:
+    """A finished run.
+
+    Raises
+    ------
+    UserError
+        If its predictions are not what the run should have written.
+    """
+    run = study.run(planned.name)
+    path = run.path / "predictions.csv"
+    rows: dict[str, list[dict]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                # The classic methods beside a network are the business of their own runs.
+                if planned.is_counterpart or row["method"] == planned.config.tune:
+                    name = row["method"] if planned.is_counterpart else planned.method
+                    rows.setdefault(name, []).append(row)
+        results = {name: app.restore(own, truth) for name, own in rows.items()}
+    except (OSError, LookupError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): delete the folder of the run and start the study "
+            "again."
+        ) from error
+    if not results:
+        raise UserError(
+            f"{path} holds no scores of {planned.config.tune}: delete the run's folder."
+        )
+    return Finished(planned, run.card, results)
+
+
+def gather(
+    study: StudyFolder,
+    plan: Plan,
+    app: ModuleType,
+    truth: Mapping,
+    failed: Mapping[str, str],
+    *,
+    draws: int | None = None,
+) -> Gathered:
+    """Compare all finished runs of a plan.
+
+    Parameters
+    ----------
+    study : StudyFolder
+    plan : Plan
+    app : module
+    truth : mapping
+        Case -> what is true of it, of the test part.
+    failed : mapping
+        Run -> why it failed.
+    draws : int, optional
+        Of the bootstrap; by default as many as the number of pairs asks for.
+
+    Raises
+    ------
+    UserError
+        If no run is finished, or one cannot be used.
+    """
+    finished = [run for run in plan.runs if study.finished(run, plan.fingerprint)]
+    if not finished:
+        raise UserError(f"No run of {study.path} is finished, so there is nothing to compare.")
+    runs = [read(study, run, app, truth) for run in finished]
+    missing = {
+        run.name: "not finished"
+        for run in plan.runs
+        if run not in finished and run.name not in failed
+    }
+    shares = []
+    for text in plan.shares:
+        own = _of_share(runs, text, [other for other in plan.shares if other != text])
+        if own:
+            measured = measures.of(app, own)
+            family = families.analyse(
+                measured.statistics, measured.merits, measured.clusters,
+                tests=measured.tests, draws=draws,
+            )  # fmt: skip
+            subjects = next(run.subjects for run in plan.runs if run.share == text)
+            shares.append(Share(text, subjects, own, measured, family))
+    return Gathered(
+        shares, _less(app, runs, draws), _depth(shares[0], runs), runs, missing, dict(failed)
+    )
+
+
+def _of_share(
+    runs: Sequence[Finished], share: str, others: Sequence[str]
+) -> dict[str, list[Sequence]]:
+    """Method -> results of its seeds; classic methods that learn nothing serve every share."""
+    found: dict[str, list[Sequence]] = {}
+    for run in runs:
+        if run.planned.share == share:
+            for method, results in run.results.items():
+                found.setdefault(method, []).append(results)
+    trained = any(run.planned.share == share and not run.planned.is_counterpart for run in runs)
+    classic = [run for run in runs if run.planned.is_counterpart]
+    if trained and len(classic) == 1 and classic[0].planned.share in others:
+        for method, results in classic[0].results.items():
+            found.setdefault(method, [results])
+    return found
+
+
+def _less(app: ModuleType, runs: Sequence[Finished], draws: int | None) -> Family | None:
+    """All the data against less, for every method that was trained on both."""
+    found: dict[str, dict[str, list]] = {}
+    for run in runs:
+        for method, results in run.results.items():
+            by_share = found.setdefault(method, {})
+            by_share.setdefault(run.planned.share, []).append(results)
+    flat = {
+        at_share(method, share): results
+        for method, by_share in found.items()
+        if len(by_share) > 1
+        for share, results in by_share.items()
+    }
+    pairs = [
+        (at_share(method, shares[0]), at_share(method, share))
+        for method, shares in ((method, list(by_share)) for method, by_share in found.items())
+        for share in shares[1:]
+    ]
+    if not pairs:
+        return None
+    measured = measures.of(app, flat)
+    return families.analyse(
+        measured.statistics, measured.merits, measured.clusters,
+        pairs=pairs, tests=measured.tests, draws=draws,
+    )  # fmt: skip
+
+
+def depths_of(runs: Sequence[Finished]) -> list[str]:
+    """Methods that tune from a layer group, in the order of the plan: head first."""
+    return list(
+        dict.fromkeys(
+            run.planned.method
+            for run in runs
+            if not run.planned.is_counterpart
+            and run.planned.config.tune != SCRATCH
+            and [stage["name"] for stage in run.card.get("stages", ())] == [run.planned.config.tune]
+        )
+    )
+
+
+def validation_scores(runs: Sequence[Finished], share: str) -> dict[str, list[float]]:
+    """Method -> best validation score of each seed."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        if run.planned.share == share and "best_validation_auc" in run.card:
+            found.setdefault(run.planned.method, []).append(run.card["best_validation_auc"])
+    return found
+
+
+def _depth(share: Share, runs: Sequence[Finished]) -> Depth | None:
+    """The shallowest depth that cannot be told from the best; None without two depths."""
+    depths = [depth for depth in depths_of(runs) if depth in share.results]
+    if len(depths) < 2:
+        return None
+    primary, family = share.measures.primary, share.family
+    sign = 1 if share.measures.higher_is_better else -1
+    best = max(depths, key=lambda depth: sign * family.interval(depth, primary).estimate)
+    chosen = next(
+        depth
+        for depth in depths
+        if depth == best or not family.pair(depth, best, primary).differs(families.PAIRED)
+    )
+    scores = validation_scores(runs, share.text)
+    by_validation = max(
+        (depth for depth in depths if depth in scores), key=lambda depth: np.mean(scores[depth])
+    )
+    if chosen == best:
+        difference = None
+        reason = (
+            f"{best} has the best {_plain(primary)}, and the paired test tells every shallower "
+            "depth from it."
+            if best != depths[0]
+            else f"{best}, the shallowest depth, has the best {_plain(primary)}."
+        )
+    else:
+        difference = family.pair(chosen, best, primary).difference
+        reason = (
+            f"{best} has the best {_plain(primary)}, but {chosen} is the shallowest depth that the "
+            "paired test does not tell from it. That is no proof that they are equal: the interval "
+            "of the difference says what the data allow."
+        )
+    return Depth(chosen, best, difference, by_validation, reason)
+
+
+def _plain(merit: str) -> str:
+    from medxfer import report
+
+    return report.measure_name(merit)[0]
+
+
+def network_methods(gathered: Gathered) -> list[str]:
+    """Methods of networks on the largest amount of data, in the order of the plan."""
+    return [
+        method
+        for method in gathered.full.results
+        if any(not run.planned.is_counterpart and method in run.results for run in gathered.runs)
+    ]
+
+
+def classic_methods(gathered: Gathered) -> list[str]:
+    """Names of the classic methods; the app's counterpart first."""
+    names = [m for m in gathered.full.results if m not in network_methods(gathered)]
+    return sorted(names, key=lambda name: name != COUNTERPART)
