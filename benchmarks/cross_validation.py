@@ -4,12 +4,15 @@
 
 Every subject is in the test part of exactly one fold. Each fold is prepared once and trained once
 per depth through the ordinary commands, so an interrupted table goes on where it stood; what was
-scored in all folds is then pooled. Arguments after ``--`` go to every training run.
+scored in all folds is then pooled, as if the networks of all folds shared one scale, which is the
+usual thing to do and not quite true; the intervals hold for these networks and do not say how far
+another training would lead. Arguments after ``--`` go to every training run.
 """
 
 import csv
 import json
 import pathlib
+import secrets
 import subprocess
 import sys
 
@@ -38,6 +41,10 @@ def main(arguments: list[str]) -> None:
     output = pathlib.Path(FLAGS.output)
     pooled: dict[str, list[dict]] = {}
     truth: dict[str, dict] = {}
+    output.mkdir(parents=True, exist_ok=True)
+    key = output / "key"
+    if not key.exists():
+        key.write_text(secrets.token_hex(32))
     for fold in range(FLAGS.folds):
         data = output / f"fold{fold}"
         command(
@@ -46,6 +53,7 @@ def main(arguments: list[str]) -> None:
             f"--output={data}",
             f"--folds={FLAGS.folds}",
             f"--fold={fold}",
+            f"--pseudonym_key=@{key}",
             *(f"--{flag}" for flag in FLAGS.prep),
         )
         truth |= json.loads((data / "truth.json").read_text())["test"]

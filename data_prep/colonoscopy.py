@@ -1,6 +1,7 @@
 """What the two colonoscopy commands share: flags of the readers, who is in which part."""
 
 import concurrent.futures
+import hashlib
 from collections.abc import Collection, Sequence
 
 from absl import flags, logging
@@ -12,8 +13,8 @@ from data_prep.readers._colonoscopy import Options, Sampling, Source
 from data_prep.readers._images import Unusable
 
 
-def define_flags(*, every_s: float | None) -> None:
-    """Define the flags of a colonoscopy command; ``every_s`` is that flag's default."""
+def define_flags(*, every_s: float | None, labelled_only: bool = False) -> None:
+    """Define the flags of a colonoscopy command; the arguments are their defaults."""
     command.define_flags()
     default = Options()
     flags.DEFINE_float(
@@ -24,7 +25,9 @@ def define_flags(*, every_s: float | None) -> None:
     flags.DEFINE_integer("stride", 1, "Of a video, every so many frames.", 1)
     flags.DEFINE_float("fps", None, "Frames a second of frame folders, which hold no times.")
     flags.DEFINE_bool(
-        "labelled_only", False, "Only frames with a label or a mask; the rules above count these."
+        "labelled_only",
+        labelled_only,
+        "Only frames with a label or a mask; the rules above count these.",
     )
     flags.DEFINE_string(
         "layout", default.layout, "Reader, where a folder could be read in several ways."
@@ -43,7 +46,8 @@ def define_flags(*, every_s: float | None) -> None:
     flags.DEFINE_bool(
         "clinicdb_sequences",
         default.clinicdb_sequences,
-        "Images called by their number are CVC-ClinicDB's, whose 29 sequences are known.",
+        "Images called by their number are CVC-ClinicDB's, split into its 29 sequences by a list "
+        "that the set's makers have not confirmed.",
     )
 
 
@@ -66,6 +70,16 @@ def choices() -> tuple[Options, Sampling]:
     )
 
 
+def recorded(choice: Options | None) -> dict:
+    """What of the readers' options goes to ``prep.json``; a pattern may hold names, so its hash."""
+    choice = choice or Options()
+    return {
+        "accept_truncated": choice.accept_truncated,
+        "clinicdb_sequences": choice.clinicdb_sequences,
+        "case_pattern": hashlib.sha256(choice.case_pattern.encode()).hexdigest()[:12],
+    }
+
+
 def warn_of_unknown_identity(sources: Sequence[Source]) -> None:
     """Say loudly where a split cannot keep videos together."""
     unknown = sum(source.no_identity for source in sources)
@@ -73,7 +87,7 @@ def warn_of_unknown_identity(sources: Sequence[Source]) -> None:
         logging.warning(
             "%d of %d images do not say from which video or patient they come: they are split as "
             "if each were a patient of its own, and results will look too good. Give "
-            "--case_pattern if their names tell.",
+            "--case_pattern if their names tell, or a table sequences.csv (image, sequence).",
             unknown,
             len(sources),
         )

@@ -208,6 +208,10 @@ def run(main: Callable[[], None]) -> None:
         except UserError as error:
             print(f"Error: {error}", file=sys.stderr)
             sys.exit(2)
+        except OSError as error:
+            place = f": {error.filename}" if error.filename else ""
+            print(f"Error: {error.strerror or error}{place}.", file=sys.stderr)
+            sys.exit(2)
         except KeyboardInterrupt:
             print("Interrupted. The same command goes on from here.", file=sys.stderr)
             sys.exit(130)
@@ -306,6 +310,7 @@ def prepare(
             settings=settings,
             inputs=inputs.hexdigest(),
             skipped={cases[failed.study.name]: failed.reason for failed in skipped},
+            key_id=depends["key"],
             assets=kept,
         )
     shutil.rmtree(work, ignore_errors=True)

@@ -181,7 +181,11 @@ def prepare(
             seed=options.seed,
             key=options.key,
         ),
-        {**dataclasses.asdict(settings), **dataclasses.asdict(sampling)},
+        {
+            **dataclasses.asdict(settings),
+            **dataclasses.asdict(sampling),
+            **colonoscopy.recorded(choice),
+        },
         options,
     )
 
@@ -189,8 +193,7 @@ def prepare(
 def define_flags() -> None:
     """Define the flags of this command beside the shared ones."""
     default = Settings()
-    colonoscopy.define_flags(every_s=None)
-    flags.FLAGS["labelled_only"].default = True
+    colonoscopy.define_flags(every_s=None, labelled_only=True)
     flags.DEFINE_integer("width", default.width, "Of a frame as it is kept; the paper's.", 16)
     flags.DEFINE_integer("height", default.height, "Of a frame as it is kept; the paper's.", 16)
     flags.DEFINE_integer("patch", default.patch, "Side of a crop in pixels; the paper's.", 16)

@@ -310,6 +310,11 @@ def main() -> None:
     output = pathlib.Path(values.output).resolve()
     if not pathlib.Path(values.input).exists():
         raise UserError(f"--input={values.input} does not exist.")
+    if values.pseudonym_key is None and values.folds:
+        raise UserError(
+            "With --folds all folds need one key, or a person may be test in none of them and in "
+            "another twice: give --pseudonym_key=@FILE."
+        )
     if values.pseudonym_key is None:
         output.parent.mkdir(parents=True, exist_ok=True)
         values.pseudonym_key = f"@{output.with_name(output.name + '.key')}"

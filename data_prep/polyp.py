@@ -45,6 +45,7 @@ SPLITS = {
     "test": ("test", "unit"),
 }
 SHIFTS, MIRRORS = 5, 8
+IGNORED = -2  # in a spot too small to be a lesion: neither found nor a false alarm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Settings:
         8: a test candidate's score is the mean over all mirrored and turned versions of its
         patches, as in the paper; 1: over the patches as they are, eight times faster.
     min_lesion : float
-        Spots of a mask smaller than this share of the frame are no lesions.
+        Spots of a mask smaller than this share of the frame are no lesions; candidates in them
+        count neither way.
     trees, samples : int
         Of the forests of the detector: trees, and edges from which they learn.
     """
@@ -104,7 +106,7 @@ def lesions(mask: np.ndarray, settings: Settings) -> tuple[np.ndarray, list[dict
     Returns
     -------
     labels : ndarray of int32, (height, width)
-        Index of the lesion, -1 elsewhere.
+        Index of the lesion; -1 outside, ``IGNORED`` in a spot that is too small.
     found : list of dict
         ``area`` in pixels and ``x``, ``y``, ``width``, ``height`` of its box.
     """
@@ -114,9 +116,28 @@ def lesions(mask: np.ndarray, settings: Settings) -> tuple[np.ndarray, list[dict
     labels, found = np.full(mask.shape, -1, np.int32), []
     for spot in range(1, count):
         x, y, width, height, area = map(int, boxes[spot])
-        if area >= settings.min_lesion * mask.size:
-            labels[spots == spot] = len(found)
-            found.append({"area": area, "x": x, "y": y, "width": width, "height": height})
+        if area < settings.min_lesion * mask.size:
+            labels[spots == spot] = IGNORED
+            continue
+        labels[spots == spot] = len(found)
+        found.append({"area": area, "x": x, "y": y, "width": width, "height": height})
+    return labels, found
+
+
+def lesions_of(frame, settings: Settings) -> tuple[np.ndarray, list[dict]]:
+    """Lesions of a frame as :func:`lesions` has them; each box is one, also where two overlap."""
+    from data_prep.readers._frames import mask_of_boxes
+
+    if frame.mask is not None:
+        return lesions(frame.mask, settings)
+    shape = frame.image.shape[:2]
+    labels, found = np.full(shape, -1, np.int32), []
+    for box in frame.boxes:
+        for lesion in lesions(mask_of_boxes([box], *shape), settings)[1]:
+            rows = slice(lesion["y"], lesion["y"] + lesion["height"])
+            part = labels[rows, lesion["x"] : lesion["x"] + lesion["width"]]
+            part[part < 0] = len(found)
+            found.append(lesion)
     return labels, found
 
 
@@ -196,16 +217,18 @@ def prepare_study(
             if frame.mask is None and not frame.boxes:
                 continue
             first = len(truth["lesions"])
-            labels, found = lesions(annotation(frame), settings)
+            labels, found = lesions_of(frame, settings)
             truth["images"] += 1
             truth["lesions"] += [{"frame": frame.index, **lesion} for lesion in found]
             hit = set()
             for number, candidate in enumerate(detector.detect(frame.image)[: settings.top_k]):
-                truth["candidates"] += 1
                 height, width = labels.shape
-                column = min(max(int(candidate.x), 0), width - 1)
-                row = min(max(int(candidate.y), 0), height - 1)
+                column = min(max(round(candidate.x), 0), width - 1)
+                row = min(max(round(candidate.y), 0), height - 1)
                 lesion = int(labels[row, column])
+                if lesion == IGNORED:
+                    continue
+                truth["candidates"] += 1
                 lesion = first + lesion if lesion >= 0 else -1
                 hit.add(lesion)
                 unit = f"{case}-{frame.index}-{number}"
@@ -289,11 +312,12 @@ def prepare(
         raise UserError(f"No case of {raw} can be read: {_why(sources[0], sampling)}.")
     parts = colonoscopy.assign(usable, options)
     options = dataclasses.replace(options, parts=parts)
-    place = detector or shards.work_folder(output) / DETECTOR
+    identity = _identity(detector, usable, parts, settings, sampling, options)
+    place = detector or shards.work_folder(output) / f"{identity[:32]}-{DETECTOR}"
 
     def fitted(work: pathlib.Path) -> dict[str, bytes]:
-        if detector is None and not (work / DETECTOR).exists():
-            _fit(usable, sampling, settings, parts, options, work / DETECTOR)
+        if detector is None and not place.exists():
+            _fit(usable, sampling, settings, parts, options, place)
         return {DETECTOR: place.read_bytes()}
 
     return command.prepare(
@@ -311,8 +335,11 @@ def prepare(
         {
             **dataclasses.asdict(settings),
             **dataclasses.asdict(sampling),
+            **colonoscopy.recorded(choice),
             # The detector depends on all training studies, and every candidate on the detector.
-            "detector": _identity(detector, usable, parts, options),
+            "detector": identity,
+            # Whether a case gives patches or whole candidates depends on its part.
+            "parts": hashlib.sha256(json.dumps(sorted(parts.items())).encode()).hexdigest(),
         },
         options,
         assets=fitted,
@@ -360,7 +387,14 @@ def _fit(
     partial.replace(place)
 
 
-def _identity(detector: pathlib.Path | None, sources, parts: Mapping[str, str], options) -> str:
+def _identity(
+    detector: pathlib.Path | None,
+    sources,
+    parts: Mapping[str, str],
+    settings: Settings,
+    sampling,
+    options,
+) -> str:
     """Hash of what decides the detector."""
     if detector is not None:
         try:
@@ -371,8 +405,9 @@ def _identity(detector: pathlib.Path | None, sources, parts: Mapping[str, str], 
                 "assets/candidates.npz of a dataset of this app."
             ) from error
     own = [s for s in sources if parts[pseudonym(s.subject, options.key)] == "train"]
-    tokens = runner.tokens(own, {}, options.workers)
-    return hashlib.sha256(json.dumps(sorted(tokens)).encode()).hexdigest()
+    tokens = runner.tokens(own, dataclasses.asdict(sampling), options.workers)
+    how = [settings.trees, settings.samples, settings.top_k, options.seed]
+    return hashlib.sha256(json.dumps([how, sorted(tokens)]).encode()).hexdigest()
 
 
 def define_flags() -> None:

@@ -195,7 +195,7 @@ def run(
 
 def _token(study: Study, salt: bytes) -> str:
     digest = hashlib.sha256(salt)
-    for text in (study.name, *(file.name for file in study.files)):
+    for text in (study.name, _fields(study), *(file.name for file in study.files)):
         digest.update(hashlib.sha256(text.encode()).digest())
     for path in study.files:
         try:
@@ -204,6 +204,29 @@ def _token(study: Study, salt: bytes) -> str:
         except OSError:  # the work will meet it too, and say so
             digest.update(b"unreadable")
     return digest.hexdigest()[:32]
+
+
+def _fields(study: Study) -> str:
+    """What a reader says of a study beside its files, without the place of the input folder."""
+    known = {field.name for field in dataclasses.fields(Study)} | {"root"}
+    own = {
+        field.name: value
+        for field in dataclasses.fields(study)
+        if field.name not in known and not callable(value := getattr(study, field.name))
+    }
+    text = json.dumps(_plain(own), sort_keys=True)
+    return text.replace(f"{getattr(study, 'root', '')}{os.sep}", "")
+
+
+def _plain(value: object) -> object:
+    """As JSON has it: whatever is no number, text, list or table becomes text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
 def _work(

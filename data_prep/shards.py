@@ -118,6 +118,7 @@ def write_dataset(
     settings: Mapping,
     inputs: str,
     skipped: Mapping[str, str],
+    key_id: str = "",
     assets: Mapping[str, bytes] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> dict:
@@ -140,6 +141,9 @@ def write_dataset(
         Hash of sources and settings.
     skipped : mapping
         Case pseudonym -> why the study could not be used.
+    key_id : str
+        Says which key the pseudonyms have, without giving it away: subjects of two datasets can
+        be compared only under one key.
     assets : mapping, optional
         File name -> content of what lies in ``assets/`` beside the records: what a trained run
         needs again for raw studies.
@@ -188,6 +192,10 @@ def write_dataset(
             {split: part for split, (part, _) in layout.splits.items()},
         )
         prep = _prep(layout, written, settings, inputs)
+        prep["key_id"] = key_id
+        prep["assets"] = {
+            name: hashlib.sha256(content).hexdigest() for name, content in (assets or {}).items()
+        }
         prep["sources"] = {"found": len(spills) + len(skipped), "used": len(spills)}
         prep["skipped"] = [{"case": case, "reason": skipped[case]} for case in sorted(skipped)]
         prep["mended"] = [{"case": s.case, "what": what} for s in spills for what in s.mended]

@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 from absl import logging
 
+from data_prep import patches
 from medxfer import data, plugins
 
 _ENOUGH = 400  # equal pixels, not all of one grey value, that no two images share by chance
@@ -76,9 +77,8 @@ def check(path: str, app_name: str) -> bool:
             if image.min() == image.max():
                 flat += 1
             else:
-                digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-                other, person = same.setdefault(digest, (split, subject))
-                if other != split and person != subject:
+                found = [same.setdefault(key, (split, subject)) for key in _digests(example)]
+                for other in {o for o, person in found if o != split and person != subject}:
                     twins[other] += 1
             if "mm_per_pixel" in example:
                 calibration[case].add(round(float(example["mm_per_pixel"]), 6))
@@ -100,6 +100,22 @@ def check(path: str, app_name: str) -> bool:
         logging.error("%s", problem)
     print("Nothing wrong was found." if not problems else f"{len(problems)} problems were found.")
     return not problems
+
+
+def _digests(example: dict) -> list[bytes]:
+    """Hash of an image, or of each patch below one another in it, whichever way it is mirrored."""
+    image = example["image"]
+    if "views" not in example:
+        return [hashlib.blake2b(image.tobytes(), digest_size=16).digest()]
+    views = image.reshape(int(example["views"]), -1, *image.shape[1:])
+    if views.shape[1] != views.shape[2]:
+        return [hashlib.blake2b(view.tobytes(), digest_size=16).digest() for view in views]
+    versions = patches.dihedral(views)
+    return [
+        min(hashlib.blake2b(v.tobytes(), digest_size=16).digest() for v in versions[:, number])
+        for number in range(len(views))
+        if np.ptp(views[number])
+    ]
 
 
 def _window(example: dict, truth: dict) -> tuple[int, int, np.ndarray]:

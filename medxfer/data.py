@@ -49,6 +49,8 @@ class DatasetFolder:
         Split -> case -> what is true of it.
     fingerprint : str
         Hash of the records and of all that they were made from.
+    key_id : str
+        Which key the pseudonyms have.
     """
 
     path: pathlib.Path
@@ -59,6 +61,7 @@ class DatasetFolder:
     settings: dict
     truth: dict
     fingerprint: str
+    key_id: str
     _splits: dict[str, dict] = dataclasses.field(repr=False)
 
     @classmethod
@@ -87,6 +90,7 @@ class DatasetFolder:
                 settings=prep["settings"],
                 truth=truth,
                 fingerprint=prep["fingerprint"],
+                key_id=prep.get("key_id", ""),
                 _splits=prep["splits"],
             )
         except (OSError, ValueError, LookupError, TypeError) as error:

@@ -119,6 +119,7 @@ def train(config: Config, run: RunFolder, export_model: bool = True) -> dict:
         len(set(validation_part.subjects)),
     )
     run.begin(config)  # not before data and weights are known to be good
+    run.require_inputs(folder.fingerprint, built.weights.sha256 or "")
     history = training.fit(
         built.model,
         built.groups,
@@ -134,7 +135,7 @@ def train(config: Config, run: RunFolder, export_model: bool = True) -> dict:
         return {}
     card = {
         "app": config.app,
-        "config": dataclasses.asdict(config),
+        "config": _without_paths(config),
         "data": {
             **_described(folder),
             "training_subjects_used": len(set(train_part.subjects)),
@@ -159,10 +160,17 @@ def train(config: Config, run: RunFolder, export_model: bool = True) -> dict:
     return finish(run, card, built, folder, export_model)
 
 
+def _without_paths(config: Config) -> dict:
+    """Settings for the run card and the report: folders are often called after patients."""
+    shown = {name: pathlib.Path(getattr(config, name)).name for name in ("data", "weights")}
+    return dataclasses.asdict(config) | shown
+
+
 def _described(folder: data.DatasetFolder) -> dict:
     """A dataset folder as the run card has it."""
     return {
         "fingerprint": folder.fingerprint,
+        "key_id": folder.key_id,
         "app_settings": folder.settings,
         "examples": {split: folder.count(split) for split in folder.splits},
         "subjects": {split: len(folder.subjects(split)) for split in folder.splits},
@@ -191,7 +199,7 @@ def finish(
         ),
         **{
             name: app.score(folder, "test", scorer)
-            for name, scorer in app.counterparts(folder).items()
+            for name, scorer in app.counterparts(folder, card["data"]["seen_subjects"]).items()
         },
     }
     card["metrics"] = {
@@ -256,6 +264,13 @@ def evaluate(run: RunFolder, data_folder: str = "") -> tuple[RunFolder, dict]:
                 f"{folder.path} holds patches of {folder.settings['patch']} pixels, but this run "
                 f"learnt from patches of {patch}: prepare the data with --patch={patch}."
             )
+        if folder.key_id != learnt.get("key_id"):
+            logging.warning(
+                "The pseudonyms of %s have another key than those of the data this run learnt "
+                "from: whether a person is in both cannot be seen. Make sure that none is, or "
+                "prepare both with one --pseudonym_key.",
+                folder.path,
+            )
         if seen := set(folder.subjects("test")).intersection(learnt["seen_subjects"]):
             raise UserError(
                 f"{len(seen)} test subjects of {folder.path} were among those this run learnt "
@@ -266,7 +281,7 @@ def evaluate(run: RunFolder, data_folder: str = "") -> tuple[RunFolder, dict]:
         config.save(run.path / "config.json")
         card = {
             **{key: value for key, value in card.items() if key != "export"},
-            "config": dataclasses.asdict(config),
+            "config": _without_paths(config),
             "data": {**learnt, **_described(folder), "learnt_from": learnt["fingerprint"]},
         }
     return run, finish(run, card, built, folder, export_model=False)

@@ -222,6 +222,7 @@ def _train() -> None:
     run = runs.RunFolder(pathlib.Path(_run_path(FLAGS.run or runs.default_name(config))))
     if run.finished:
         run.begin(config)
+        run.require_same_data(config.data)
         logging.info("This run is already finished; nothing is done again.")
         card = run.card
     else:
@@ -245,6 +246,7 @@ def _export(run: runs.RunFolder) -> None:
     from medxfer import experiment
 
     config = Config.load(run.path / "config.json")
+    run.require_same_data(config.data)
     folder = experiment.open_data(config)
     built = experiment.trained(run, len(folder.classes))
     print(experiment.export(run, config, built, folder))

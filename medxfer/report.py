@@ -149,12 +149,7 @@ def html(app: ModuleType, card: Mapping, folder, drawn: Sequence[Drawing]) -> st
     """The report as one page that needs no other file."""
     config, counts = card["config"], card["data"]
     synthetic = not config["data"]
-    parts = [
-        f"<h1>{_text(config['app'])}: {_text(config['model'])}, tuned from "
-        f"{_text(config['tune'])}</h1>"
-        if config["tune"] != "scratch"
-        else f"<h1>{_text(config['app'])}: {_text(config['model'])}, trained from scratch</h1>"
-    ]
+    parts = [f"<h1>{_text(config['app'])}: {_text(config['model'])}, {_text(_tuned(card))}</h1>"]
     if synthetic:
         parts.append(
             "<p class='caution'>The images of this run are synthetic (the app's phantom). Its "
@@ -167,7 +162,8 @@ def html(app: ModuleType, card: Mapping, folder, drawn: Sequence[Drawing]) -> st
         _table(("", *card["metrics"]), metric_rows(card["metrics"])),
         *(f"<p class='caution'>Caution: {_text(c)}.</p>" for c in _cautions(card)),
         "<h2>Is the difference real?</h2>",
-        "<p class='note'>Difference (first minus second) with its 95 % interval, and p-values. "
+        "<p class='note'>Difference (first minus second) with its 95 % interval, and p-values, not "
+        "adjusted for the number of comparisons. "
         f"The {_text(app.UNIT)}s of one subject are not independent: tests on subject means and "
         "the bootstrap respect that.</p>",
         _table(("measure", "pair", "difference", *_tests(card)), _comparison_rows(card)),
@@ -203,21 +199,47 @@ def html(app: ModuleType, card: Mapping, folder, drawn: Sequence[Drawing]) -> st
 
 def _method(card: Mapping) -> str:
     config, source = card["config"], card["weights"]
-    start = (
-        "from random weights"
-        if config["tune"] == "scratch"
-        else f"from {config['tune']} to the last layer, after {source['source']}"
-    )
-    return (
-        f"{config['model']} was trained {start} by stochastic gradient descent (momentum "
-        f"{config['momentum']}, batch {config['batch_size']}, rate {config['base_rate']}, "
-        f"{config['new_multiplier']} times as much for layers without pre-trained weights, bias "
-        f"rates {config['bias_multiplier']} times the weight rates, factor {config['gamma']} per "
-        f"epoch, L2 {config['weight_decay']}, dropout {config['dropout']}, seed {config['seed']}, "
-        f"{card['precision']}), following Tajbakhsh et al., IEEE TMI 35(5):1299-1312, 2016. The "
-        f"epoch with the best validation AUC was kept ({card['best_epoch'] + 1} of "
+    kept = (
+        f"The epoch with the best validation AUC was kept ({card['best_epoch'] + 1} of "
         f"{len(card['history'])}). Test subjects took no part in any choice."
     )
+    common = (
+        f"batch {config['batch_size']}, dropout {config['dropout']}, seed {config['seed']}, "
+        f"{card['precision']}"
+    )
+    if _is_depth(card):
+        begin = "" if config["tune"] == "scratch" else f", after {source['source']},"
+        return (
+            f"{config['model']} was {_tuned(card)}{begin} by stochastic gradient descent (momentum "
+            f"{config['momentum']}, rate {config['base_rate']}, {config['new_multiplier']} times "
+            f"as much for layers without pre-trained weights, bias rates "
+            f"{config['bias_multiplier']} times the weight rates, factor {config['gamma']} per "
+            f"epoch, L2 {config['weight_decay']}, {common}), following Tajbakhsh et al., IEEE TMI "
+            f"35(5):1299-1312, 2016. {kept}"
+        )
+    stages = "; ".join(
+        f"{stage['name']}: {stage['optimizer']}, rate {stage['base_rate']:g}, "
+        f"at most {stage['epochs']} epochs, {stage['schedule']} schedule"
+        for stage in card["stages"]
+    )
+    return (
+        f"{config['model']}, after {source['source']}, was {_tuned(card)} ({common}), one of the "
+        f"strategies compared by Davila et al., Image and Vision Computing 146:105012, 2024. "
+        f"Stages: {stages}. {kept}"
+    )
+
+
+def _is_depth(card: Mapping) -> bool:
+    """Whether the run tuned from a layer group on, or all from scratch, and not by a strategy."""
+    tune, stages = card["config"]["tune"], card["stages"]
+    return tune == "scratch" or any(tune in stage["multipliers"] for stage in stages)
+
+
+def _tuned(card: Mapping) -> str:
+    tune = card["config"]["tune"]
+    if tune == "scratch":
+        return "trained from scratch"
+    return f"tuned from {tune} to the last layer" if _is_depth(card) else f"tuned by {tune}"
 
 
 def _comparison_rows(card: Mapping) -> list[tuple[str, ...]]:

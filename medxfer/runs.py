@@ -121,6 +121,52 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             config.save(place)
 
+    def require_inputs(self, data: str, weights: str) -> None:
+        """Make sure that an interrupted run goes on with the data and weights it began with.
+
+        Parameters
+        ----------
+        data, weights : str
+            Fingerprint of the records, and hash of the weights that were loaded, if any.
+
+        Raises
+        ------
+        UserError
+            If it began with others.
+        """
+        given = {"data": data, "weights": weights}
+        try:
+            earlier = json.loads((self.path / "inputs.json").read_text())
+        except (OSError, ValueError):
+            self.write_json("inputs.json", given)
+            return
+        changed = [name for name, value in given.items() if earlier.get(name) != value]
+        if changed:
+            raise UserError(
+                f"{self.path} began with other {' and '.join(changed)}, which have changed at "
+                "their place since. Give this run another name with --run."
+            )
+
+    def require_same_data(self, data: str) -> None:
+        """Make sure that a finished run learnt from the records that are in the folder now.
+
+        Raises
+        ------
+        UserError
+            If they have been prepared anew since.
+        """
+        if not data:
+            return
+        try:
+            now = json.loads((pathlib.Path(data) / "prep.json").read_text())["fingerprint"]
+        except (OSError, ValueError, LookupError, TypeError):
+            return  # the records are gone or damaged: the run's own numbers still hold
+        if now != self.card["data"]["fingerprint"]:
+            raise UserError(
+                f"{self.path} is finished, but learnt from other records than {data} holds now. "
+                "Give this run another name with --run."
+            )
+
     def _is_blank(self) -> bool:
         """Whether nothing is there but what an interruption of :meth:`begin` may leave."""
         return all(found.name == "config.partial" for found in self.path.iterdir())

@@ -9,15 +9,17 @@ An app is a module with
     Folder of records of the app's synthetic studies: the data where none are given.
 ``monitor(probabilities, labels)``
     Validation score of an epoch, higher is better.
-``cnn(network)``, ``counterparts(folder)``
+``cnn(network)``, ``counterparts(folder, subjects)``
     Scorers behind one contract: of a :class:`medxfer.network.TrainedNetwork`, and name -> scorer of
-    the classic methods beside it, which may learn from the training part of the records.
+    the classic methods beside it, which may learn from those subjects of the records.
 ``score(folder, split, scorer, progress)``
     Results, one per unit.
 ``metrics(results)``, ``compare(methods)``
     Name -> interval; measure -> paired comparisons of every two methods.
 ``rows(results)``
     What ``predictions.csv`` holds: one dictionary per unit.
+``restore(rows, truth)``
+    Results again from rows of ``predictions.csv``, for pooling runs.
 ``figures(methods, history)``
     Name -> (matplotlib figure, caption).
 ``raw_inputs(source)``, ``predict(path, scorer, settings, name, output, options)``,

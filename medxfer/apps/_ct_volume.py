@@ -111,6 +111,7 @@ def describe(found: Mapping) -> str:
 
 
 def _only(path: pathlib.Path):
+    path = path.resolve()
     if path.is_dir():
         found = _volumes.find(path)
     else:

@@ -130,6 +130,8 @@ def score(
         keys = (unit[name] for name in ("unit", "case", "subject"))
         found.append(Candidate(*keys, int(unit["lesion"]), float(scorer(unit)), where))
         pictures[unit["unit"]] = views(unit)[0, ::2, ::2].copy()
+        if len(pictures) > 20 * SHOWN:
+            pictures = _of_note(found, pictures)
     return Detections(found, folder.truth[split], _of_note(found, pictures))
 
 

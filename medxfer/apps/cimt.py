@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medxfer.apps import _curves
+from medxfer.apps import _curves, _phantom
 from medxfer.apps._far_wall import MIN_THICKNESS_MM
 from medxfer.apps._far_wall import describe as describe
 from medxfer.apps._far_wall import predict as predict
@@ -119,7 +119,7 @@ def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:
 
     raw = phantom.ensure(cache)
     settings = far_wall.Settings(rois_per_image=2, patches_per_roi=25)
-    return cimt.prepare(raw, raw.with_name(f"{raw.name}-records"), settings=settings).output
+    return _phantom.records(raw, cimt.prepare, settings)
 
 
 def monitor(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
@@ -159,7 +159,7 @@ def cnn(network, decoding: Decoding = DEFAULT_DECODING) -> Scorer:
     return scorer
 
 
-def counterparts(folder=None) -> dict[str, Scorer]:
+def counterparts(folder=None, subjects=None) -> dict[str, Scorer]:
     """Name -> scorer of the classic tracer, which learns nothing from the records in ``folder``."""
     return {
         "handcrafted": lambda roi, margin, mm_per_pixel: Trace(

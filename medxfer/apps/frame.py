@@ -8,12 +8,12 @@ with a random forest, and the variance of the Laplacian as the plainest measure 
 import dataclasses
 import pathlib
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medxfer.apps import _curves
+from medxfer.apps import _curves, _phantom
 from medxfer.apps._endoscopy import raw_inputs
 from medxfer.apps._frame_video import describe, predict
 from medxfer.evaluation import roc
@@ -85,7 +85,7 @@ def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:
 
     raw = phantom.ensure(cache)
     settings = frame.Settings(crops=2)
-    return frame.prepare(raw, raw.with_name(f"{raw.name}-records"), settings=settings).output
+    return _phantom.records(raw, frame.prepare, settings)
 
 
 def monitor(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
@@ -114,20 +114,30 @@ def cnn(network) -> Scorer:
     return scorer
 
 
-def counterparts(folder) -> dict[str, Scorer]:
-    """The DCT histograms with a forest that learns from training frames; variance of Laplacian."""
+def counterparts(folder, subjects: Collection[str] | None = None) -> dict[str, Scorer]:
+    """The DCT histograms with a forest that learns from training frames; variance of Laplacian.
+
+    ``subjects``: learn from these alone, those the network learnt from. Without any frame of theirs
+    there is no forest.
+    """
     from medxfer import data
 
     features, labels = [], []
-    for split in ("train_unit", "validation_unit"):
+    for split in [name for name in ("train_unit", "validation_unit") if name in folder.splits]:
         for unit in data.units(folder, split):
+            if subjects is not None and unit["subject"] not in subjects:
+                continue
             features.append(classic.features(unit["image"][None])[0])
             labels.append(int(unit["label"]))
+    plain = {"Laplacian variance": lambda unit: classic.laplacian_variance(unit["image"])}
+    if len(set(labels)) < 2:
+        return plain
     forest = classic.fit(np.array(features), np.array(labels))
-    return {
-        "handcrafted": lambda unit: float(forest.score(classic.features(unit["image"][None]))[0]),
-        "Laplacian variance": lambda unit: classic.laplacian_variance(unit["image"]),
-    }
+
+    def handcrafted(unit: Mapping) -> float:
+        return float(forest.score(classic.features(unit["image"][None]))[0])
+
+    return {"handcrafted": handcrafted} | plain
 
 
 def score(folder, split: str, scorer: Scorer, progress: bool = False) -> Frames:
@@ -147,12 +157,19 @@ def score(folder, split: str, scorer: Scorer, progress: bool = False) -> Frames:
         keys = (unit[name] for name in ("unit", "case", "subject"))
         found.append(Frame(*keys, int(unit["label"]), int(unit["frame"]), float(scorer(unit))))
         pictures[unit["unit"]] = unit["image"][::3, ::3].copy()
+        if len(pictures) > 20 * SHOWN:
+            pictures = _of_note(found, pictures)
+    return Frames(found, _of_note(found, pictures))
+
+
+def _of_note(found: Sequence[Frame], pictures: dict) -> dict:
+    """Pictures of the frames of the lowest and of the highest score of each label."""
     order = sorted(found, key=lambda frame: frame.score)
     kept = set()
     for label in (0, 1):
         units = [frame.unit for frame in order if frame.label == label]
         kept |= {*units[:SHOWN], *units[-SHOWN:]}
-    return Frames(found, {unit: picture for unit, picture in pictures.items() if unit in kept})
+    return {unit: picture for unit, picture in pictures.items() if unit in kept}
 
 
 def _analyse(methods: Mapping[str, Frames], seed: int):

@@ -5,11 +5,11 @@ is a multiple-instance classifier of handcrafted features, in which every embolu
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from medxfer.apps import _detection
+from medxfer.apps import _detection, _phantom
 from medxfer.apps._ct_volume import describe, predict, raw_inputs
 from medxfer.apps._detection import Detections, Scorer, monitor
 from medxfer.evaluation import froc
@@ -35,7 +35,7 @@ def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:
 
     raw = phantom.ensure(cache)
     settings = pe.Settings(patches_per_candidate=10)
-    return pe.prepare(raw, raw.with_name(f"{raw.name}-records"), settings=settings).output
+    return _phantom.records(raw, pe.prepare, settings)
 
 
 cnn = _detection.cnn
@@ -43,18 +43,26 @@ restore = _detection.restore
 rows = _detection.rows
 
 
-def counterparts(folder) -> dict[str, Scorer]:
-    """The multiple-instance classifier, which learns from the training and validation part."""
+def counterparts(folder, subjects: Collection[str] | None = None) -> dict[str, Scorer]:
+    """The multiple-instance classifier, which learns from the training and validation part.
+
+    ``subjects``: learn from these alone, those the network learnt from. Without candidates of both
+    kinds there is none.
+    """
     from medxfer import data
 
     features, bags, labels = [], [], []
     names: dict[tuple[str, int], int] = {}
-    for split in ("train_unit", "validation_unit"):
+    for split in [name for name in ("train_unit", "validation_unit") if name in folder.splits]:
         for unit in data.units(folder, split):
+            if subjects is not None and unit["subject"] not in subjects:
+                continue
             lesion = unit["case"], int(unit["lesion"])
             features.append(unit["features"])
             labels.append(int(unit["label"]))
             bags.append(names.setdefault(lesion, len(names)) if labels[-1] else -1)
+    if len(set(labels)) < 2:
+        return {}
     fitted = classic.fit(np.array(features, np.float64), np.array(bags), np.array(labels))
     return {"handcrafted": lambda unit: float(fitted.score(unit["features"][None])[0])}
 

@@ -7,7 +7,7 @@ candidates, with its own score.
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from medxfer.apps import _detection
+from medxfer.apps import _detection, _phantom
 from medxfer.apps._detection import Detections, Scorer, monitor
 from medxfer.apps._endoscopy import raw_inputs
 from medxfer.apps._polyp_video import describe, predict
@@ -33,13 +33,13 @@ def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:
 
     raw = phantom.ensure(cache)
     settings = polyp.Settings(patches_per_candidate=6, top_k=5, patch=80, trees=20, samples=10_000)
-    return polyp.prepare(raw, raw.with_name(f"{raw.name}-records"), settings=settings).output
+    return _phantom.records(raw, polyp.prepare, settings)
 
 
 cnn = _detection.cnn
 
 
-def counterparts(folder=None) -> dict[str, Scorer]:
+def counterparts(folder=None, subjects=None) -> dict[str, Scorer]:
     """The detector's own score, which it learnt from the training subjects."""
     return {"handcrafted": lambda unit: float(unit["score"])}
 

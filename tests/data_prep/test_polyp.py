@@ -24,20 +24,28 @@ def test_lesions_are_connected_spots_of_some_size():
     for index, lesion in enumerate(found):
         place = expected == expected[lesion["y"], lesion["x"]]
         np.testing.assert_array_equal(labels == index, place)
-    assert labels[95, 6] == -1
+    assert labels[95, 6] == polyp.IGNORED and labels[60, 60] == -1
+
+
+class Frame:
+    """Two boxes that overlap."""
+
+    mask = None
+    image = np.zeros((40, 50, 3), np.uint8)
+    boxes = ((5, 6, 10, 8), (12, 10, 10, 10))
 
 
 def test_boxes_become_a_mask():
-    image = np.zeros((40, 50, 3), np.uint8)
-
-    class Frame:
-        mask = None
-        boxes = ((5, 6, 10, 8), (30, 20, 10, 10))
-
-    Frame.image = image
     mask = polyp.annotation(Frame)
-    assert mask[6:14, 5:15].all() and mask[20:30, 30:40].all()
-    assert mask.sum() == 80 + 100
+    assert mask[6:14, 5:15].all() and mask[10:20, 12:22].all()
+    assert mask.sum() == 80 + 100 - 3 * 4
+
+
+def test_boxes_that_overlap_are_two_lesions():
+    labels, found = polyp.lesions_of(Frame, SETTINGS)
+    assert [lesion["area"] for lesion in found] == [80, 100]
+    assert (labels == 0).sum() == 80 and (labels == 1).sum() == 100 - 3 * 4
+    assert (labels >= 0).sum() == polyp.annotation(Frame).sum()
 
 
 def test_views_are_square_boxes_at_all_scales_and_shifts():

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import pathlib
 import subprocess
 import sys
 
@@ -159,3 +160,21 @@ def test_a_number_is_a_name_only_where_it_stands_by_itself(tmp_path):
     study = runner.Study("1", (tmp_path / "1.mp4",))
     text = "1.mp4: 12 of 31 frames of 1 can be read"
     assert runner._without_names(text, study) == "<name>: 12 of 31 frames of <name> can be read"
+
+
+def test_a_token_depends_on_what_the_reader_said_but_not_on_the_place(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Source(runner.Study):
+        root: pathlib.Path
+        facts: dict
+        video: pathlib.Path
+
+    def token(folder, **facts):
+        root = tmp_path / folder
+        root.mkdir(exist_ok=True)
+        path = root / "a.mp4"
+        path.write_bytes(b"frames")
+        return runner.tokens([Source("a", (path,), root, facts, path)], {}, 1)[0]
+
+    assert token("one", masks=True) == token("two", masks=True)
+    assert token("one", masks=True) != token("one", masks=False)

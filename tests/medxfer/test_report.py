@@ -9,7 +9,7 @@ import pytest
 from matplotlib import figure as figures
 from PIL import Image
 
-from medxfer import report, runs
+from medxfer import report, runs, tuning
 from medxfer.config import Config
 
 HOSTILE = "<script>alert('x')</script>&\"<img src=http://evil.example/x.png>"
@@ -31,8 +31,13 @@ def card(**config):
         "first": "fc6", "second": "handcrafted", "difference": interval(-3.21),
         "p": {"wilcoxon": 0.01234, "wilcoxon_subjects": 1e-7, "paired_t": None, "bootstrap": 0.5},
     }  # fmt: skip
+    settings = Config(app="cimt", **config)
+    groups = ("conv5", "fc6", "fc8")
+    known = settings.tune if settings.tune.isidentifier() else "fc6"
+    stages = tuning.stages_for(known, groups, settings, ("fc8",))
     return {
-        "config": dataclasses.asdict(Config(app="cimt", **config)),
+        "config": dataclasses.asdict(settings),
+        "stages": [dataclasses.asdict(stage) for stage in stages],
         "data": {
             "fingerprint": "f" * 64,
             "examples": {"train": 7, "test": 3},
@@ -209,3 +214,12 @@ def test_draw_writes_png_and_pdf(tmp_path):
     assert found == ["one.pdf", "one.png", "two.pdf", "two.png"]
     for drawing in drawn:
         Image.open(drawing.png).verify()
+
+
+def test_the_method_of_a_strategy_is_told_by_its_stages():
+    text = report._method(card(tune="lp_ft"))
+    assert "tuned by lp_ft" in text and "Davila" in text
+    for stage in tuning.stages_for("lp_ft", ("conv5", "fc8"), Config(app="cimt"), ("fc8",)):
+        assert f"{stage.name}: {stage.optimizer}" in text
+    assert "Tajbakhsh" not in text
+    assert "from fc6 to the last layer" in report._method(card(tune="fc6"))

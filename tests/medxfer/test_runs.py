@@ -151,3 +151,40 @@ def test_versions_and_digest(tmp_path):
     assert found["numpy"] == np.__version__
     (tmp_path / "file").write_bytes(b"abc")
     assert runs.sha256(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_a_run_goes_on_only_with_what_it_began_with(tmp_path):
+    run = runs.RunFolder(tmp_path / "run")
+    run.begin(CONFIG)
+    run.require_inputs("records 1", "weights 1")
+    run.require_inputs("records 1", "weights 1")
+    for data, weights, named in (("2", "weights 1", "data"), ("records 1", "2", "weights")):
+        with pytest.raises(UserError, match=f"other {named}, which have changed"):
+            run.require_inputs(data, weights)
+
+
+def test_a_finished_run_stands_for_its_own_records_alone(tmp_path):
+    run = runs.RunFolder(tmp_path / "run")
+    run.begin(CONFIG)
+    run.write_json("run_card.json", {"data": {"fingerprint": "a"}})
+    records = tmp_path / "records"
+    records.mkdir()
+    run.require_same_data("")  # the phantom
+    run.require_same_data(str(records))  # nothing is there any more
+    for fingerprint in ("a", "b"):
+        (records / "prep.json").write_text(json.dumps({"fingerprint": fingerprint}))
+        if fingerprint == "a":
+            run.require_same_data(str(records))
+        else:
+            with pytest.raises(UserError, match="learnt from other records"):
+                run.require_same_data(str(records))
+
+
+def test_assets_are_kept_with_the_run(tmp_path):
+    source = tmp_path / "detector.npz"
+    source.write_bytes(b"trees")
+    run = runs.RunFolder(tmp_path / "run")
+    run.begin(CONFIG)
+    run.keep({"detector.npz": source})
+    assert names(run.assets) == ["detector.npz"]
+    assert (run.assets / "detector.npz").read_bytes() == b"trees"
