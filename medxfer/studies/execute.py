@@ -25,6 +25,8 @@ from medxfer.studies.plan import Plan, Planned, StudyFolder
 
 Command = Callable[[StudyFolder, Planned], list[str]]
 
+CHILD = (sys.executable, "-m", "medxfer.studies.child")
+
 BEAT = 20.0  # seconds between signs of life
 _LINES = 30  # of a failed run's log that are kept
 
@@ -62,22 +64,28 @@ def command(study: StudyFolder, planned: Planned) -> list[str]:
     UserError
         If a setting cannot be said on the command line.
     """
-    child = [sys.executable, "-m", "medxfer.studies.child"]
     run = study.run(planned.name).path
     if planned.is_counterpart:
-        return [*child, "medxfer.studies.counterpart", f"--run={run}", *_flags(planned.config)]
+        return [*CHILD, "medxfer.studies.counterpart", f"--run={run}", *flags_of(planned.config)]
     extra = ["--nocounterparts"] if "counterparts" in flags.FLAGS else []
     return [
-        *child,
+        *CHILD,
         "medxfer.main",
         "--noexport",
         *extra,
         f"--run={run.absolute()}",
-        *_flags(planned.config),
+        *flags_of(planned.config),
     ]
 
 
-def _flags(config: Config) -> list[str]:
+def flags_of(config: Config) -> list[str]:
+    """Flags that say a run's settings.
+
+    Raises
+    ------
+    UserError
+        If one cannot be said on the command line.
+    """
     defined = main.FLAGS
     words = []
     for field in dataclasses.fields(Config):

@@ -131,7 +131,8 @@ def read(study: StudyFolder, planned: Planned, app: ModuleType, truth: Mapping) 
             f"{path} cannot be read ({error}): delete the folder of the run and start the study "
             "again."
         ) from error
-    if not results:
+    # Where too little was left to learn from, there is no classic method.
+    if not results and not planned.is_counterpart:
         raise UserError(
             f"{path} holds no scores of {planned.config.tune}: delete the run's folder."
         )

@@ -155,9 +155,10 @@ class StudyFolder:
         if not run.finished:
             return False
         try:
-            card = run.card
-            same = {**card["config"], "data": ""} == without_path(planned.config)
-            return same and card["data"]["fingerprint"] == fingerprint
+            same = without_path(Config.load(run.path / "config.json")) == without_path(
+                planned.config
+            )
+            return same and run.card["data"]["fingerprint"] == fingerprint
         except (UserError, LookupError, TypeError):
             return False
 
@@ -333,5 +334,4 @@ def make(
 def counterpart_learns(app: str) -> bool:
     """Whether the classic methods of an app learn from the records: whether they need them."""
     signature = inspect.signature(plugins.load("medxfer.apps", app).counterparts)
-    (folder,) = signature.parameters.values()
-    return folder.default is inspect.Parameter.empty
+    return signature.parameters["folder"].default is inspect.Parameter.empty

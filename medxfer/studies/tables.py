@@ -7,7 +7,7 @@ from medxfer.evaluation import family as families
 from medxfer.runs import RunFolder
 from medxfer.studies import gather as gathering
 from medxfer.studies.gather import Gathered, Share
-from medxfer.studies.plan import Plan, StudyFolder
+from medxfer.studies.plan import Plan, Planned, StudyFolder
 
 
 def write(study: StudyFolder, plan: Plan, gathered: Gathered) -> dict[str, list[dict]]:
@@ -132,3 +132,8 @@ def learning_rows(gathered: Gathered, merit: str) -> dict[str, list[tuple[int, o
                 entry = share.subjects, share.family.interval(method, merit)
                 found.setdefault(method, []).append(entry)
     return {method: rows for method, rows in found.items() if len(rows) > 1}
+
+
+def amount(run: Planned) -> str:
+    """Training data of a run in words."""
+    return f"{run.share} ({run.subjects})"

@@ -47,7 +47,8 @@ def main():
     if how and how.startswith("slow") and not (run / "once").exists():
         (run / "once").touch()
         time.sleep(float(how.removeprefix("slow")))
-    card = {"config": config, "data": {"fingerprint": PRINT}}
+    (run / "config.json").write_text(json.dumps(config))
+    card = {"data": {"fingerprint": PRINT}}
     (run / "run_card.partial").write_text(json.dumps(card))
     (run / "run_card.partial").replace(run / "run_card.json")
 

@@ -1,0 +1,170 @@
+"""What a study found, in sentences that say no more than its intervals support."""
+
+from collections.abc import Mapping
+
+from medxfer import report
+from medxfer.evaluation import family as families
+from medxfer.evaluation.intervals import Interval
+from medxfer.studies import gather as gathering
+from medxfer.studies.gather import Gathered, at_share
+from medxfer.studies.plan import SCRATCH, Plan
+
+PAPER = "Tajbakhsh et al., IEEE TMI 35(5):1299-1312, 2016"
+
+
+def sentences(gathered: Gathered) -> list[str]:
+    """Three sentences: scratch; depth; less data, or the classic method if there is no less."""
+    return [_scratch(gathered), _depths(gathered), _data(gathered)]
+
+
+def interval(found: Interval, merit: str, unit: bool = True) -> str:
+    """An estimate with its interval, and its unit."""
+    kind = report.measure_name(merit)[1]
+    numbers = (report.number(getattr(found, part), kind) for part in ("estimate", "low", "high"))
+    text = "{} ({} to {})".format(*numbers)
+    return f"{text} {report.UNITS[kind]}" if unit and kind else text
+
+
+def _words(merit: str) -> str:
+    return report.measure_name(merit)[0]
+
+
+def _best(gathered: Gathered, methods: list[str]) -> str:
+    full = gathered.full
+    sign = 1 if full.measures.higher_is_better else -1
+    values = {m: sign * full.family.interval(m, full.measures.primary).estimate for m in methods}
+    return max(values, key=values.get)
+
+
+def _compared(gathered: Gathered, first: str, second: str, family=None) -> tuple[str, str]:
+    """``better``, ``worse`` or ``open``, and the numbers behind it."""
+    measures = gathered.full.measures
+    pair = (family or gathered.full.family).pair(first, second, measures.primary)
+    gap, adjusted = pair.difference, pair.holm["bootstrap"]
+    numbers = (
+        f"difference in {_words(measures.primary)} {interval(gap, measures.primary)}, "
+        f"Holm-adjusted p {_p(adjusted)}"
+    )
+    if not pair.differs(families.PAIRED):
+        return "open", numbers
+    return ("better" if measures.better(gap.estimate, 0.0) else "worse"), numbers
+
+
+def _p(value: float) -> str:
+    text = report.p_value(value)
+    return text if text.startswith(("<", "–")) else f"= {text}"
+
+
+def _scratch(gathered: Gathered) -> str:
+    methods = gathering.network_methods(gathered)
+    scratch = [method for method in methods if SCRATCH in method]
+    tuned = [method for method in methods if method not in scratch]
+    if not scratch or not tuned:
+        return "The study does not compare fine-tuning with training from scratch."
+    first, second = _best(gathered, tuned), _best(gathered, scratch)
+    verdict, numbers = _compared(gathered, first, second)
+    if verdict == "open":
+        return (
+            "A difference between fine-tuning and training from scratch is not shown: the best of "
+            f"the tuned networks ({first}) and of those from scratch ({second}) cannot be told "
+            f"apart ({numbers})."
+        )
+    return f"Fine-tuning ({first}) was {verdict} than training from scratch ({second}): {numbers}."
+
+
+def _depths(gathered: Gathered) -> str:
+    depth = gathered.depth
+    if depth is None:
+        return "The study does not compare depths of tuning."
+    names = [d for d in gathering.depths_of(gathered.runs) if d in gathered.full.results]
+    told = [d for d in names if d != depth.best and _compared(gathered, d, depth.best)[0] != "open"]
+    alike = [d for d in names if d != depth.best and d not in told]
+    text = f"Of the depths, {depth.best} had the best {_words(gathered.full.measures.primary)}"
+    if not told:
+        return f"{text}, but no other depth can be told from it."
+    if not alike:
+        return f"{text}, and every other depth was worse."
+    return (
+        f"{text}; {_list(told)} {_were(told)} worse, while {_list(alike)} cannot be told from it."
+    )
+
+
+def _data(gathered: Gathered) -> str:
+    measures = gathered.full.measures
+    tuned = [m for m in gathering.network_methods(gathered) if SCRATCH not in m]
+    pairs = [p for p in gathered.less.pairs if p.merit == measures.primary] if gathered.less else []
+    for method in [_best(gathered, tuned)] if tuned else []:
+        own = {
+            pair.second: pair
+            for pair in pairs
+            if pair.first == at_share(method, gathered.full.text)
+        }
+        least = [share for share in gathered.shares if at_share(method, share.text) in own]
+        if least:
+            share = least[-1]
+            name = at_share(method, share.text)
+            pair_first = at_share(method, gathered.full.text)
+            verdict, numbers = _compared(gathered, pair_first, name, gathered.less)
+            amount = f"{share.text} of the training data" if "%" in share.text else share.text
+            if verdict == "open":
+                return (
+                    f"With {amount} instead of {gathered.full.text}, a loss of {method} is not "
+                    f"shown ({numbers})."
+                )
+            change = "worse" if verdict == "better" else "better"
+            return (
+                f"With {amount} instead of {gathered.full.text}, {method} was {change}: {numbers}."
+            )
+    classic = gathering.classic_methods(gathered)
+    networks = gathering.network_methods(gathered)
+    if not classic or not networks:
+        return "The study does not compare amounts of training data."
+    best = _best(gathered, networks)
+    verdict, numbers = _compared(gathered, best, classic[0])
+    if verdict == "open":
+        return f"The best network ({best}) and {classic[0]} cannot be told apart ({numbers})."
+    return f"The best network ({best}) was {verdict} than {classic[0]}: {numbers}."
+
+
+def _list(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _were(names: list[str]) -> str:
+    return "was" if len(names) == 1 else "were"
+
+
+def methods(plan: Plan, gathered: Gathered, data: Mapping) -> str:
+    """A paragraph ready for a manuscript."""
+    full, base = gathered.full, plan.runs[0].config
+    networks = [run for run in plan.runs if not run.is_counterpart]
+    models = sorted({run.config.model for run in networks})
+    seeds = len({run.config.seed for run in networks})
+    pairs = len({(pair.first, pair.second) for pair in full.family.pairs})
+    shares = ", ".join(plan.shares)
+    sources = sorted(
+        {
+            run.card["weights"]["source"]
+            for run in gathered.runs
+            if run.planned.config.tune != SCRATCH and "weights" in run.card
+        }
+    )
+    start = f" The pre-trained weights were {'; '.join(sources)}." if sources else ""
+    return (
+        f"{' and '.join(models)} {'were' if len(models) > 1 else 'was'} trained by stochastic "
+        f"gradient descent (momentum {base.momentum}, batch {base.batch_size}, rate "
+        f"{base.base_rate}, {base.new_multiplier} times as much for layers without pre-trained "
+        f"weights, factor {base.gamma} per epoch, L2 {base.weight_decay}, dropout {base.dropout}, "
+        f"at most {base.epochs} epochs, ended after {base.patience} without a better validation "
+        f"score), following {PAPER}: {', '.join(gathering.network_methods(gathered))}; a depth "
+        f"names the first layer group that was tuned.{start} Training used {shares} of the "
+        f"{data['subjects']['train']} training subjects, the smaller parts within the larger, and "
+        f"{seeds} seed{'s' if seeds > 1 else ''}. The epoch with the best validation score was "
+        f"kept; test subjects took no part in training or in that choice. Figures of merit are "
+        f"means over seeds on {data['examples']['test']} test units of {full.measures.clusters} "
+        "subjects, with 95 % percentile intervals by bootstrap over subjects "
+        f"({families.draws_for(pairs)} draws, the same for all methods). Methods were compared in "
+        f"pairs on the same draws, with p-values adjusted by Holm's method over {pairs} pairs. The "
+        "recommended depth was found on the test part, as the shallowest that cannot be told from "
+        "the best; its own test result is therefore slightly optimistic."
+    )

@@ -1,0 +1,97 @@
+"""``python -m medxfer.studies.calibrate --app=APP ... --run=FILE``: how long this machine takes.
+
+Times a few training steps of every depth, inference, and the scoring of a few test units. Runs in
+a process of its own, so that nothing of it stays in the one that asks.
+"""
+
+import json
+import pathlib
+import time
+
+from data_prep import command, quiet
+from medxfer import main
+from medxfer.config import Config
+
+_STEPS = 2  # timed, after one that compiles
+_UNITS = 3
+
+
+class _Enough(Exception):
+    """Ends the scoring of a split."""
+
+
+def measure(config: Config) -> dict:
+    """Seconds: ``image`` (forward), ``steps`` (training, per image and layer group), ``unit``.
+
+    Beside them ``compile`` and ``open``, once a run, and the number of test units.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    from medxfer import distribution, experiment
+    from medxfer.models import _groups
+    from medxfer.steps import Inference, TrainStep
+    from medxfer.tuning import depth, for_stage, freeze
+
+    app, began = experiment.app_of(config), time.perf_counter()
+    folder = experiment.open_data(config)
+    experiment.start(config)
+    built = experiment.build(config, len(folder.classes))
+    opened = time.perf_counter() - began
+    strategy, batch = distribution.strategy("one"), config.batch_size
+    labels = np.zeros(batch, np.int64)
+
+    def timed(work) -> float:
+        work()
+        began = time.perf_counter()
+        for _ in range(_STEPS):
+            work()
+        return (time.perf_counter() - began) / _STEPS / batch
+
+    image = np.zeros((batch, *built.model.input_shape[1:]), np.float32)
+    forward = Inference(strategy, lambda x: built.model(x, training=False), batch)
+    found = {"image": timed(lambda: forward(image)), "steps": {}, "open": opened}
+    names, compiling = list(built.groups), time.perf_counter()
+    for group in reversed(names):
+        (stage,) = depth.stages(names, config, (), group)
+        freeze(built.groups, stage)
+        _, suffix = _groups.split_at(built.model, built.groups, group)
+        optimizer = for_stage(built.groups, stage)
+        features = np.zeros((batch, *suffix.inputs[0].shape[1:]), np.float32)
+        kind = suffix.inputs[0].dtype
+        step = TrainStep(strategy, suffix, lambda x, kind=kind: tf.cast(x, kind), optimizer, batch)
+        found["steps"][group] = timed(lambda step=step, x=features: float(step(x, labels)))
+    found["compile"] = (time.perf_counter() - compiling) / len(names)
+    found["unit"] = _unit(app, folder, app.cnn(experiment.network(built, folder.settings)))
+    found["units"] = folder.count("test")
+    return found
+
+
+def _unit(app, folder, scorer) -> float:
+    seconds: list[float] = []
+
+    def clocked(*arguments):
+        if len(seconds) > _UNITS:
+            raise _Enough
+        began = time.perf_counter()
+        result = scorer(*arguments)
+        seconds.append(time.perf_counter() - began)
+        return result
+
+    try:
+        app.score(folder, "test", clocked)
+    except _Enough:
+        pass
+    return sum(seconds[1:]) / max(1, len(seconds) - 1)
+
+
+def _main() -> None:
+    quiet.import_tensorflow()
+    path = pathlib.Path(main.FLAGS.run)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(measure(main.config_from_flags()), indent=1) + "\n")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    command.run(_main)

@@ -1,0 +1,126 @@
+"""How long a plan will take on this machine: from its finished runs, else from a calibration."""
+
+import dataclasses
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from absl import logging
+
+from medxfer.runs import RunFolder
+from medxfer.studies import claims, execute
+from medxfer.studies.plan import SCRATCH, Plan, Planned, StudyFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Seconds of every run that is left, and what the numbers come from.
+
+    Attributes
+    ----------
+    seconds : dict
+        Run -> seconds, None where nothing is known; finished runs are not in it.
+    source : str
+    """
+
+    seconds: dict[str, float | None]
+    source: str
+
+    def total(self, jobs: int = 1) -> float:
+        """Seconds for all of them, ``jobs`` at a time.
+
+        Runs at the same time share the processors, so on a machine without idle ones it takes
+        longer than that.
+        """
+        return sum(value or 0.0 for value in self.seconds.values()) / jobs
+
+
+def estimate(
+    study: StudyFolder, plan: Plan, examples: Mapping[str, int], train_subjects: int
+) -> Estimate:
+    """Estimate what is left of a plan.
+
+    Parameters
+    ----------
+    study : StudyFolder
+    plan : Plan
+    examples : mapping
+        Split -> number of examples; ``train``, ``validation``, ``test``.
+    train_subjects : int
+    """
+    cards = {
+        run.name: study.run(run.name).card
+        for run in plan.runs
+        if study.finished(run, plan.fingerprint)
+    }
+    left = [run for run in plan.runs if run.name not in cards]
+    done = [run for run in plan.runs if run.name in cards]
+    known = {run.name: _from_finished(run, done, cards) for run in left}
+    unknown = [run for run in left if known[run.name] is None and not run.is_counterpart]
+    source = f"{len(done)} finished runs" if done else ""
+    if unknown:
+        source = f"{source} and a calibration" if source else "a calibration"
+        source += ", as if no run ended early"
+    for model in dict.fromkeys(run.config.model for run in unknown):
+        own = [run for run in unknown if run.config.model == model]
+        measured = _calibration(study, own[0])
+        for run in own:
+            share = run.subjects / train_subjects
+            known[run.name] = measured and _from_calibration(run, measured, examples, share)
+    return Estimate(known, source)
+
+
+def _from_finished(
+    run: Planned, done: Sequence[Planned], cards: Mapping[str, dict]
+) -> float | None:
+    """Median of the runs of the same method, training scaled by the number of subjects."""
+    found = []
+    for other in done:
+        if other.method == run.method:
+            seconds = cards[other.name]["seconds"]
+            scale = run.subjects / other.subjects
+            found.append(seconds.get("training", 0.0) * scale + seconds["evaluation"])
+    return statistics.median(found) if found else None
+
+
+def _from_calibration(
+    run: Planned, measured: Mapping, examples: Mapping[str, int], share: float
+) -> float:
+    steps = measured["steps"]
+    slowest = list(steps)[-1]
+    step = steps.get(run.config.tune, steps[slowest])
+    trained, watched = examples["train"] * share, examples["validation"]
+    frozen = run.config.tune != SCRATCH and run.config.tune in steps
+    once = (trained + watched) * measured["image"] if frozen else 0.0
+    # Of a depth the rest of the network takes about a third of its training step to validate.
+    each = trained * step + watched * step / 3
+    scoring = measured["units"] * measured["unit"]
+    return measured["open"] + measured["compile"] + once + run.config.epochs * each + scoring
+
+
+def _calibration(study: StudyFolder, run: Planned) -> dict | None:
+    """Times of one network on this machine, measured once and kept; None if that fails."""
+    place = study.path / "calibration"
+    place.mkdir(parents=True, exist_ok=True)
+    path: pathlib.Path = place / f"{run.config.model}.json"
+    about = {"machine": claims.machine(), "batch": run.config.batch_size}
+    try:
+        kept = json.loads(path.read_text())
+        if kept.pop("about") == about:
+            return kept
+    except (OSError, ValueError, LookupError):
+        pass
+    logging.info("Measuring how fast this machine trains %s.", run.config.model)
+    words = [sys.executable, "-m", "medxfer.studies.calibrate", f"--run={path}"]
+    flags = execute.flags_of(dataclasses.replace(run.config, tune=SCRATCH))
+    done = subprocess.run([*words, *flags], capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        logging.warning("The calibration failed: %s", lines[-1] if lines else done.returncode)
+        return None
+    measured = json.loads(path.read_text())
+    RunFolder(place).write_json(path.name, {"about": about, **measured})
+    return measured

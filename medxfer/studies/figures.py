@@ -1,0 +1,243 @@
+"""Figures of a study: families of curves, amounts of data, the course of training, boxes.
+
+As in Tajbakhsh et al. 2016: Figs. 2, 4 and 6 (curves of all depths, and with less data), Fig. 9
+(box plots of boundary errors) and Fig. 10 (validation score against mini-batches).
+"""
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from medxfer import report
+from medxfer.evaluation import curves, froc, roc
+from medxfer.evaluation import figures as draw
+from medxfer.evaluation.curves import _look
+from medxfer.evaluation.figures import WIDTH, _styled
+from medxfer.evaluation.intervals import Interval
+from medxfer.evaluation.resampling import Bars
+from medxfer.studies import gather as gathering
+from medxfer.studies import tables
+from medxfer.studies.gather import Gathered, Share
+from medxfer.studies.plan import SCRATCH
+
+_PANELS = 3  # in a row
+_GUTTER = 0.035  # share of the axis by which methods at one amount of data stand apart
+
+
+def figures(app: ModuleType, gathered: Gathered, batches: Mapping[str, int]) -> dict[str, tuple]:
+    """Name -> (figure, caption).
+
+    Parameters
+    ----------
+    app : module
+    gathered : Gathered
+    batches : mapping
+        Run name -> mini-batches of an epoch, where known.
+    """
+    drawn = {}
+    for number, share in enumerate(gathered.shares):
+        subjects = share.measures.clusters
+        kind = _kind(share)
+        if kind == "errors":
+            figure, what = (
+                _boxes(app, share),
+                (
+                    "Error per interface and test region: Tukey box plots, mean (standard "
+                    "deviation) above; errors of a region are means over seeds."
+                ),
+            )
+        else:
+            figure, what = (
+                _curves(app, share, kind),
+                (
+                    f"{kind.upper()} on the test part; bars: 95 % intervals by bootstrap over "
+                    f"{subjects} subjects. {_over_seeds(share)}"
+                ),
+            )
+        drawn[f"family_{number}"] = figure, f"Training data {share.text}. {what}"
+    if panels := {
+        merit: rows
+        for merit in gathered.full.measures.shown
+        if (rows := tables.learning_rows(gathered, merit))
+    }:
+        drawn["training_size"] = (
+            training_size(panels),
+            "Less training data: figures of merit against the number of training subjects, with "
+            "95 % intervals by bootstrap over test subjects.",
+        )
+    if course := _course(gathered, batches):
+        drawn["convergence"] = (
+            convergence(course),
+            f"Validation score against mini-batches, training data {gathered.full.text}, first "
+            "seed; the dot marks the epoch that was kept.",
+        )
+    if scatter := _validation_and_test(gathered):
+        drawn["validation_and_test"] = (
+            validation_and_test(scatter, gathered.full.measures.primary),
+            "Does the validation score tell which depth is good? Mean over seeds of each method, "
+            f"training data {gathered.full.text}.",
+        )
+    return drawn
+
+
+def _kind(share: Share) -> str:
+    first = next(iter(share.results.values()))[0]
+    if hasattr(first, "marks"):
+        return "froc"
+    return "roc" if hasattr(first, "labels") else "errors"
+
+
+def _over_seeds(share: Share) -> str:
+    most = max(len(seeds) for seeds in share.results.values())
+    return f"Curves are means over up to {most} seeds at equal rates." if most > 1 else ""
+
+
+def _curves(app: ModuleType, share: Share, kind: str) -> Figure:
+    rates = app.MERITS.rates if kind == "froc" else app.RATES
+    lines = {}
+    for method, seeds in share.results.items():
+        bars = Bars("bootstrap", tuple(share.family.intervals[method][: len(rates)]))
+        if kind == "froc":
+            steps = [_step(froc.curve(results.marks())) for results in seeds]
+        else:
+            steps = [roc.roc_curve(results.labels, results.scores)[:2] for results in seeds]
+        lines[method] = curves.Line(*_mean_curve(steps), rates, bars)
+    if kind == "roc":
+        return curves.roc_family(lines)
+    return curves.froc_family(lines, unit=app.MERITS.unit)
+
+
+def _step(curve: froc.Curve) -> tuple[NDArray, NDArray]:
+    return curve.rates, curve.sensitivity
+
+
+def _mean_curve(
+    seeds: Sequence[tuple[NDArray, NDArray]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean over seeds, at equal x, of staircases as the step rule reads them.
+
+    Ends where the shortest curve ends.
+    """
+    end = min(x[-1] for x, _ in seeds)
+    grid = np.unique(np.concatenate([x[x <= end] for x, _ in seeds]))
+    mean = np.mean([y[np.searchsorted(x, grid, side="right") - 1] for x, y in seeds], axis=0)
+    return curves._corners(np.repeat(grid, 2)[1:], np.repeat(mean, 2)[:-1])
+
+
+def _boxes(app: ModuleType, share: Share) -> Figure:
+    panels: dict[str, dict[str, NDArray]] = {}
+    for method, seeds in share.results.items():
+        ordered = [sorted(results, key=lambda result: result.unit) for results in seeds]
+        errors = [app.errors(results) for results in ordered]
+        for title, key in (
+            ("Lumen-intima", "lumen_intima_error_um"),
+            ("Media-adventitia", "media_adventitia_error_um"),
+        ):
+            mean = np.mean([error[key] for error in errors], axis=0)
+            panels.setdefault(title, {})[method.replace(" (", "\n(")] = mean
+    return draw.error_boxes(panels)
+
+
+@_styled
+def training_size(panels: Mapping[str, Mapping[str, Sequence[tuple[int, Interval]]]]) -> Figure:
+    """Figures of merit against training subjects, one panel each.
+
+    Parameters
+    ----------
+    panels : mapping
+        Figure of merit -> method -> (subjects, interval), in rising order of subjects.
+    """
+    columns = 2 if len(panels) == 4 else min(_PANELS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(WIDTH, 2.5 * rows + 0.5))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (merit, methods) in zip(axes, panels.items(), strict=False):
+        axis.set_xscale("log")
+        sizes = sorted({size for points in methods.values() for size, _ in points})
+        width = np.log(sizes[-1] / sizes[0]) if len(sizes) > 1 else 1.0
+        for number, (name, points) in enumerate(methods.items()):
+            apart = np.exp(_GUTTER * width * (number - (len(methods) - 1) / 2) / len(methods) * 3)
+            x = np.array([size for size, _ in points]) * apart
+            bars = [(found.estimate, found.low, found.high) for _, found in points]
+            middle, low, high = np.array(bars, np.float64).T
+            reach = np.maximum([middle - low, high - middle], 0)
+            axis.errorbar(x, middle, reach, **_look(number), elinewidth=0.7, label=name)
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.minorticks_off()
+        axis.set(xlabel="Training subjects", title=report._titled(merit))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+@_styled
+def convergence(courses: Mapping[str, tuple[NDArray, NDArray]]) -> Figure:
+    """Validation score against mini-batches.
+
+    Parameters
+    ----------
+    courses : mapping from method to (mini-batches (E,), score (E,))
+        After every epoch.
+    """
+    figure = Figure(figsize=(WIDTH, 3.0))
+    axes = figure.subplots()
+    for number, (name, (x, y)) in enumerate(courses.items()):
+        look = _look(number) | {"marker": ""}
+        axes.plot(x, y, **look, label=name)
+        best = int(np.argmax(y))
+        axes.plot(x[best], y[best], "o", color=look["color"], markersize=4)
+    axes.set(xlabel="Mini-batches", ylabel="Validation score", xlim=(0, None))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+@_styled
+def validation_and_test(points: Mapping[str, tuple[float, Interval]], merit: str) -> Figure:
+    """Test figure of merit against validation score, one point a method.
+
+    Parameters
+    ----------
+    points : mapping from method to (validation score, test interval)
+    merit : str
+        Of the interval.
+    """
+    figure = Figure(figsize=(WIDTH * 0.7, 3.0))
+    axes = figure.subplots()
+    for number, (name, (score, found)) in enumerate(points.items()):
+        reach = np.maximum([[found.estimate - found.low], [found.high - found.estimate]], 0)
+        look = _look(number) | {"linestyle": ""}
+        axes.errorbar(score, found.estimate, reach, **look, elinewidth=0.7, label=name)
+    axes.set(xlabel="Validation score", ylabel=f"Test: {report._titled(merit)}")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def _course(gathered: Gathered, batches: Mapping[str, int]) -> dict[str, tuple]:
+    """Scores of the first seed of scratch and of what was tuned, by mini-batches."""
+    found: dict[str, tuple] = {}
+    for run in gathered.runs:
+        history = run.card.get("history") or ()
+        name, method = run.planned.name, run.planned.method
+        here = history and name in batches and run.planned.share == gathered.full.text
+        if here and method not in found:
+            x = batches[name] * np.arange(1, len(history) + 1)
+            found[method] = x, np.array([epoch["score"] for epoch in history], np.float64)
+    scratch = [method for method in found if SCRATCH in method]
+    tuned = [method for method in found if method not in scratch]
+    if len(tuned) > 3:  # the head, the middle and all layers: more lines hide one another
+        tuned = [tuned[0], tuned[len(tuned) // 2], tuned[-1]]
+    return {method: found[method] for method in (*tuned, *scratch)}
+
+
+def _validation_and_test(gathered: Gathered) -> dict[str, tuple[float, Interval]]:
+    scores = gathering.validation_scores(gathered.runs, gathered.full.text)
+    primary = gathered.full.measures.primary
+    return {
+        method: (float(np.mean(values)), gathered.full.family.interval(method, primary))
+        for method, values in scores.items()
+        if method in gathered.full.results
+    }

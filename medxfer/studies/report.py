@@ -1,0 +1,247 @@
+"""The page of a study: question, data, answer, figures, tables, methods. Needs no other file."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from medxfer import report
+from medxfer.evaluation import family as families
+from medxfer.report import Drawing
+from medxfer.studies import answer, tables
+from medxfer.studies.gather import Gathered, Share
+from medxfer.studies.plan import Plan
+
+_STYLE = """
+.matrix td, .matrix th { padding: .2rem .4rem; font-size: .8rem; min-width: 2.6rem; }
+.matrix td.yes { background: #dcebf5; } .matrix td.none { background: #f6f6f6; }
+.answer { font-size: 1.05rem; border-left: 4px solid #0072B2; padding-left: .9rem; }
+a { color: #00558a; } details { margin: .8rem 0; }
+"""
+
+
+def html(plan: Plan, gathered: Gathered, unit: str, data: Mapping, drawn: Sequence[Drawing]) -> str:
+    """The report.
+
+    Parameters
+    ----------
+    plan : Plan
+    gathered : Gathered
+    unit : str
+        What the app scores.
+    data : mapping
+        ``examples`` and ``subjects`` by split, ``fingerprint``, ``settings``, ``synthetic``.
+    drawn : sequence of Drawing
+    """
+    base, full = plan.runs[0].config, gathered.full
+    parts = [
+        f"<h1>{_text(plan.app)}: how deep to tune, or train from scratch?</h1>",
+        "<p>For these data: is fine-tuning a pre-trained network better than training from "
+        "scratch, from which layer on should one tune, how much data does it take, and are the "
+        "differences real?</p>",
+    ]
+    if data["synthetic"]:
+        parts.append(
+            _caution(
+                "The images of this study are synthetic (the app's phantom). Its numbers show that "
+                "the software works, not what holds for patients."
+            )
+        )
+    if gathered.missing or gathered.failed:
+        done = len(gathered.runs)
+        parts.append(
+            _caution(
+                f"{done} of {len(plan.runs)} runs are finished, {len(gathered.failed)} have "
+                "failed: what follows is about the finished ones. See the table of runs."
+            )
+        )
+    parts += ["<h2>Answer</h2>"]
+    parts += [f"<p class='answer'>{_text(text)}</p>" for text in answer.sentences(gathered)]
+    for text in sorted({c for share in gathered.shares for c in share.family.cautions}):
+        parts.append(_caution(f"Caution: {text}."))
+    parts += [_depth(gathered), "<h2>Data</h2>", *_data(data, unit)]
+    parts += ["<h2>Figures</h2>", *(report._figure(drawing) for drawing in drawn)]
+    parts += ["<h2>All methods</h2>"]
+    parts += [
+        "<p class='note'>Mean over seeds, with the 95 % interval by bootstrap over "
+        f"{full.measures.clusters} test subjects; ± standard deviation over seeds, where there are "
+        "several.</p>"
+    ]
+    for share in gathered.shares:
+        parts += [f"<h3>Training data: {_text(_amount(share))}</h3>", _methods(share)]
+    parts += ["<h2>Which differences are real?</h2>", _rules()]
+    for share in gathered.shares:
+        parts += [
+            f"<h3>Training data: {_text(_amount(share))}</h3>",
+            *_matrices(share),
+            _pairs(share),
+        ]
+    if gathered.less:
+        parts += [
+            "<h2>All the data against less</h2>",
+            "<p class='note'>More data minus less, the same method; Holm over all rows of a "
+            "measure.</p>",
+            _pair_table([p for p in gathered.less.pairs if p.merit == full.measures.primary]),
+        ]
+    parts += ["<h2>Runs</h2>", _runs(plan, gathered), "<h2>Methods</h2>"]
+    parts += [f"<p>{_text(answer.methods(plan, gathered, data))}</p>"]
+    settings = [(key, json.dumps(value)) for key, value in sorted(vars(base).items())]
+    # Folders are often called after patients; the others differ from run to run.
+    hidden = {"data", "weights", "tune", "fraction", "seed", "init", "model"}
+    settings = [pair for pair in settings if pair[0] not in hidden]
+    versions = next((run.card["versions"] for run in gathered.runs if "versions" in run.card), {})
+    parts += [
+        "<details><summary>Settings and versions</summary>",
+        report._table(("setting of all runs", "value"), settings),
+        report._table(
+            ("prepared with", "value"), [(k, json.dumps(v)) for k, v in data["settings"].items()]
+        ),
+        report._table(("package", "version"), sorted(versions.items())),
+        "</details>",
+    ]
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>medxfer study: {_text(plan.app)}</title>"
+        f"<style>{report._STYLE}{_STYLE}</style></head><body>"
+        + "\n".join(parts)
+        + "</body></html>\n"
+    )
+
+
+def _depth(gathered: Gathered) -> str:
+    depth = gathered.depth
+    if depth is None:
+        return ""
+    text = f"<p><b>Recommended depth: {_text(depth.depth)}.</b> {_text(depth.reason)}"
+    if depth.difference is not None:
+        primary = gathered.full.measures.primary
+        text += (
+            f" {_text(depth.depth)} minus {_text(depth.best)}: "
+            f"{_text(answer.interval(depth.difference, primary))}."
+        )
+    return (
+        f"{text} The best validation score, in which no test subject had a part, has "
+        f"{_text(depth.by_validation)}.</p>"
+    )
+
+
+def _data(data: Mapping, unit: str) -> list[str]:
+    rows = [
+        (split, str(data["subjects"][split]), str(data["examples"][split]))
+        for split in data["examples"]
+    ]
+    return [
+        report._table(("split", "subjects", "examples"), rows),
+        "<p>No subject is in two parts; this was checked when the records were written and again "
+        f"when they were read. A test example is one {_text(unit)}. Fingerprint "
+        f"<code>{_text(data['fingerprint'])}</code>.</p>",
+    ]
+
+
+def _amount(share: Share) -> str:
+    return f"{share.text} ({share.subjects} subject{'s' if share.subjects != 1 else ''})"
+
+
+def _methods(share: Share) -> str:
+    family, shown = share.family, share.measures.shown
+    rows = []
+    for method in family.intervals:
+        cells = []
+        for merit in shown:
+            text = answer.interval(family.interval(method, merit), merit, unit=False)
+            spread = family.spread(method, merit)
+            cells.append(text if spread != spread else f"{text} ± {_number(spread, merit)}")
+        rows.append((method, *cells))
+    return report._table(("method", *(report._titled(merit) for merit in shown)), rows)
+
+
+def _rules() -> str:
+    return (
+        "<p class='note'>Two rules side by side. <b>Bars</b>: the 95 % error bars of the two "
+        "methods do not overlap, as in the tables S1 to S3 of Tajbakhsh et al. 2016; for "
+        "independent methods that means p &lt; .0056, on the same subjects it is stricter still, "
+        "and bars that do overlap do not mean that there is no difference. <b>Paired</b>: the "
+        "difference on the same subjects, bootstrap over subjects, Holm-adjusted over all pairs at "
+        "that measure, p &lt; .05.</p>"
+    )
+
+
+def _matrices(share: Share) -> list[str]:
+    """Both rules as one triangle: the numbers in a cell say at which measures the two differ."""
+    methods, shown = list(share.family.intervals), share.measures.shown
+    found = tables.matrices(share, methods)
+    number = {merit: str(place) for place, merit in enumerate(shown, start=1)}
+    head = "".join(f"<th>{_text(name)}</th>" for name in methods[:-1])
+    body = ""
+    for place, method in list(enumerate(methods))[1:]:
+        cells = ""
+        for column in range(place):
+            words = []
+            for rule, label in ((families.BARS, "bars"), (families.PAIRED, "paired")):
+                if merits := found[rule][place][column]:
+                    words.append(f"{label} {','.join(number[merit] for merit in merits)}")
+            style = "yes" if words else "none"
+            cells += f"<td class='{style}'>{'<br>'.join(words) or '–'}</td>"
+        body += f"<tr><th>{_text(method)}</th>{cells}</tr>"
+    legend = "; ".join(f"{number[merit]}: {_text(report._titled(merit))}" for merit in shown)
+    return [
+        f"<div class='wide'><table class='matrix'><tr><th></th>{head}</tr>{body}</table></div>",
+        f"<p class='note'>Where the method of the row and that of the column differ. {legend}.</p>",
+    ]
+
+
+def _pairs(share: Share) -> str:
+    own = [pair for pair in share.family.pairs if pair.merit == share.measures.primary]
+    title = f"All pairs: {report._titled(share.measures.primary)}"
+    return f"<details><summary>{_text(title)}</summary>{_pair_table(own)}</details>"
+
+
+def _pair_table(pairs: Sequence[families.Pair]) -> str:
+    tests = list(dict.fromkeys(test for pair in pairs for test in pair.p))
+    titles = {"delong": "DeLong", **report.TESTS}
+    head = ["pair", "difference (95 %)", "bars disjoint"]
+    for test in tests:
+        head += [f"p, {titles[test]}", "Holm"]
+    rows = []
+    for pair in pairs:
+        cells = []
+        for test in tests:
+            cells += [report.p_value(pair.p.get(test)), report.p_value(pair.holm.get(test))]
+        rows.append(
+            (
+                f"{pair.first} − {pair.second}",
+                answer.interval(pair.difference, pair.merit, unit=False),
+                "yes" if pair.bars_disjoint else "no",
+                *cells,
+            )
+        )
+    return report._table(head, rows)
+
+
+def _runs(plan: Plan, gathered: Gathered) -> str:
+    rows = tables.run_rows(plan, gathered)
+    done = {run.planned.name: run.planned for run in gathered.runs}
+    body = ""
+    for row in rows:
+        name = _text(row["run"])
+        if row["run"] in done and not done[row["run"]].is_counterpart:
+            name = f"<a href='runs/{name}/report.html'>{name}</a>"
+        cells = [name, *(_text(_cell(row[key])) for key in list(row)[1:])]
+        body += "<tr>" + "".join(f"<td class='n'>{cell}</td>" for cell in cells) + "</tr>"
+    head = "".join(f"<th>{_text(key.replace('_', ' '))}</th>" for key in rows[0])
+    table = f"<div class='wide'><table><tr>{head}</tr>{body}</table></div>"
+    return f"<details open><summary>{len(rows)} runs</summary>{table}</details>"
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _number(value: float, merit: str) -> str:
+    return report.number(value, report.measure_name(merit)[1])
+
+
+def _caution(text: str) -> str:
+    return f"<p class='caution'>{_text(text)}</p>"
+
+
+_text = report._text

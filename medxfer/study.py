@@ -1,0 +1,242 @@
+"""How deep, from scratch or not, with how much data: ``python -m medxfer.study --app=cimt``.
+
+Trains every depth, scratch and the handcrafted counterpart on all the training data and on less,
+with several seeds, each in a process of its own; then compares them and writes tables, figures and
+a report. Started again, it goes on where it was. Nothing heavy is imported before the flags are
+read.
+"""
+
+import dataclasses
+import pathlib
+
+from absl import flags, logging
+
+from data_prep import command, quiet
+from data_prep.errors import UserError
+from medxfer import main as runs_main
+from medxfer import plugins
+from medxfer.config import INITS
+
+flags.DEFINE_list("models", [], "Networks to compare; default: --model alone.")
+flags.DEFINE_list("depths", [], "Layer groups to tune from. Default: every one of the network.")
+flags.DEFINE_list(
+    "inits",
+    ["msra", "xavier", "gaussian"],
+    "Random starts of training from scratch; the first also serves the smaller fractions. msra "
+    "first: it trains deep networks most reliably. Empty: nothing is trained from scratch.",
+)
+flags.DEFINE_list("strategies", [], "Further values of --tune, such as lp_ft or auto.")
+flags.DEFINE_list(
+    "fractions",
+    ["1", "0.5", "0.25"],
+    "Shares of the training subjects, nested, or 'one' for one subject; those of the paper.",
+)
+flags.DEFINE_integer("seeds", 1, "Number of seeds, from --seed on.", lower_bound=1)
+flags.DEFINE_integer("jobs", 1, "Runs at the same time; they share the processors.", lower_bound=1)
+flags.DEFINE_string(
+    "shard",
+    "0/1",
+    "i/n, i from 0: this is machine i of n that share --output; start each with the same flags.",
+)
+flags.DEFINE_float(
+    "claim_age",
+    600.0,
+    "Seconds without a sign of life after which the run of another machine is taken over.",
+    lower_bound=60.0,
+)
+flags.DEFINE_bool("dry_run", False, "Write and print the plan with its estimated time; no run.")
+flags.DEFINE_string("plan", None, "Do the runs of this plan file instead of planning by the flags.")
+
+FLAGS = flags.FLAGS
+
+#: Flags of single runs that the study decides by itself.
+OWN = {"tune": "--depths and --strategies", "init": "--inits", "fraction": "--fractions"}
+UNUSED = ("mode", "run", "input", "mm_per_pixel", "roi", "every_s", "keep_names", "export")
+for _name in ("app", "data", "model", "weights", "output", "epochs", "patience", "batch_size"):
+    flags.declare_key_flag(_name)
+
+
+def main() -> None:
+    """Plan, run, compare."""
+    for name, instead in OWN.items():
+        if FLAGS[name].present:
+            raise UserError(f"--{name} is not for a study, which tries several: use {instead}.")
+    for name in UNUSED:
+        if name in FLAGS and FLAGS[name].present:
+            raise UserError(f"--{name} is not for a study.")
+    if not FLAGS.app:
+        valid = ", ".join(plugins.names("medxfer.apps"))
+        raise UserError(f"--app is missing. Valid names: {valid}.")
+    plugins.check("medxfer.apps", FLAGS.app)
+    for model in FLAGS.models or [FLAGS.model]:
+        plugins.check("medxfer.models", model)
+    if strange := set(FLAGS.inits) - set(INITS):
+        raise UserError(f"--inits are {', '.join(INITS)}. Received: {', '.join(sorted(strange))}.")
+    quiet.import_tensorflow()
+    from medxfer import experiment
+    from medxfer.studies import estimate, execute
+    from medxfer.studies import plan as plans
+
+    shard = execute.shard_of(FLAGS.shard)
+    base = dataclasses.replace(runs_main.config_from_flags(), init=INITS[0])
+    folder = experiment.open_data(base)
+    plan = plans.Plan.load(pathlib.Path(FLAGS.plan)) if FLAGS.plan else _plan(base, folder)
+    if (plan.app, plan.fingerprint) != (base.app, folder.fingerprint):
+        raise UserError(f"{FLAGS.plan} is a plan for other records or another app.")
+    study = plans.StudyFolder(_output(plan))
+    study.write_plan(plan, shared=shard[1] > 1)
+    for note in plan.notes:
+        logging.info("%s", note)
+    if FLAGS.dry_run:
+        examples = {split: folder.count(split) for split in folder.splits}
+        print(_plan_text(study, plan, estimate.estimate(
+            study, plan, examples, len(folder.subjects("train"))
+        )))  # fmt: skip
+        return
+    outcome = execute.execute(
+        study, plan, jobs=FLAGS.jobs, shard=shard, age=FLAGS.claim_age, report=_Progress(plan)
+    )
+    if outcome.elsewhere:
+        print(
+            f"{len(outcome.elsewhere)} runs are being done by other processes. The same command, "
+            "started again, compares all runs when they have ended."
+        )
+        if shard[1] > 1:
+            return
+    conclude(study, plan, folder)
+
+
+def _plan(base, folder):
+    from medxfer import tuning
+    from medxfer.studies import plan as plans
+
+    models = {
+        name: list(plugins.load("medxfer.models", name).LAYER_GROUPS)
+        for name in FLAGS.models or [FLAGS.model]
+    }
+    for groups in models.values():
+        for strategy in FLAGS.strategies:
+            if strategy != plans.AUTO:
+                tuning.stages_for(strategy, groups, base, groups[-1:])
+    return plans.make(
+        base,
+        folder.fingerprint,
+        len(folder.subjects("train")),
+        groups=models,
+        depths=FLAGS.depths,
+        inits=FLAGS.inits,
+        strategies=FLAGS.strategies,
+        shares=FLAGS.fractions,
+        seeds=FLAGS.seeds,
+        counterpart_learns=plans.counterpart_learns(base.app),
+    )
+
+
+def _output(plan) -> pathlib.Path:
+    """``--output``, or a folder under ``runs`` named by app and records."""
+    if FLAGS["output"].using_default_value:
+        return pathlib.Path(FLAGS.output) / f"study-{plan.app}-{plan.fingerprint[:8]}"
+    return pathlib.Path(FLAGS.output)
+
+
+class _Progress:
+    """Says how far the study is after every run."""
+
+    def __init__(self, plan) -> None:
+        self._total, self._seconds = len(plan.runs), []
+
+    def __call__(self, planned, seconds: float) -> None:
+        self._seconds.append(seconds)
+        logging.info(
+            "Finished %s, %s, seed %d in %s (%d of %d planned runs done by this process).",
+            planned.method,
+            planned.share,
+            planned.config.seed,
+            duration(seconds),
+            len(self._seconds),
+            self._total,
+        )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _plan_text(study, plan, estimated) -> str:
+    """The plan for a person: one line a run, and the sum."""
+    from medxfer.studies import tables
+
+    rows = [("run", "method", "training data", "seed", "estimated")]
+    for run in plan.runs:
+        seconds = estimated.seconds.get(run.name, 0.0)
+        if run.name not in estimated.seconds:
+            words = "finished"
+        else:
+            words = "?" if seconds is None else duration(seconds)
+        rows.append((run.name, run.method, tables.amount(run), str(run.config.seed), words))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    left = len(estimated.seconds)
+    lines += ["", f"{len(plan.runs)} runs, {len(plan.runs) - left} of them finished."]
+    if left:
+        words = duration(estimated.total(FLAGS.jobs))
+        source = estimated.source or "nothing measured yet"
+        lines.append(f"Estimated time of the others: {words}, classic methods aside ({source}).")
+    lines.append(f"Plan: {study.plan_file}")
+    return "\n".join(lines)
+
+
+def conclude(study, plan, folder) -> None:
+    """Compare what is finished and write tables, figures and the report."""
+    from medxfer import experiment
+    from medxfer import report as run_report
+    from medxfer.evaluation import figures as draw
+    from medxfer.runs import RunFolder
+    from medxfer.studies import answer, execute, figures, gather, report, tables
+
+    app = experiment.app_of(plan.runs[0].config)
+    failed = execute.failures(study, plan.runs)
+    found = gather.gather(study, plan, app, folder.truth["test"], failed)
+    tables.write(study, plan, found)
+    size = folder.count("train")
+    batches = {
+        run.name: size // min(run.config.batch_size, size)
+        for run in plan.runs
+        if run.config.fraction == 1
+    }
+    place = study.path / "figures"
+    place.mkdir(exist_ok=True)
+    drawn = []
+    for name, (figure, caption) in figures.figures(app, found, batches).items():
+        draw.save(figure, place / name)
+        drawn.append(run_report.Drawing(name, caption, place / f"{name}.png"))
+    data = {
+        "examples": {split: folder.count(split) for split in folder.splits},
+        "subjects": {split: len(folder.subjects(split)) for split in folder.splits},
+        "fingerprint": folder.fingerprint,
+        "settings": folder.settings,
+        "synthetic": not plan.runs[0].config.data,
+    }
+    page = report.html(plan, found, app.UNIT, data, drawn)
+    RunFolder(study.path).write_text("report.html", page)
+    run_report.log_figures(RunFolder(study.path), drawn)
+    print("")
+    for text in answer.sentences(found):
+        print(f"  {text}")
+    for caution in sorted({c for share in found.shares for c in share.family.cautions}):
+        print(f"  Caution: {caution}.")
+    for name, reason in failed.items():
+        print(f"  Failed: {name}: {reason}")
+    print(f"\n  report   {study.path / 'report.html'}")
+    print(f"  tables   {study.path / 'tables'}, {study.path / 'study.json'}")
+    print(f"  figures  {place}")
+
+
+if __name__ == "__main__":
+    command.run(main)
