@@ -66,7 +66,7 @@ class Found:
     def __init__(self) -> None:
         self.lesion_sequence: list[str] = []
         self.rank: list[int] = []  # of the first candidate inside, -1: none
-        self.marks: list[tuple[float, float, int, int]] = []  # score, vote, lesion or -1, frame
+        self.marks: list[tuple] = []  # score, vote, band, lesion or -1, frame
         self.per_frame: list[int] = []
         self.overlap: list[float] = []
         self.seconds: list[float] = []
@@ -85,7 +85,7 @@ class Found:
             if part and part not in large:
                 continue  # a mark on a speck is neither
             lesion = len(self.rank) + large.index(part) if part else -1
-            self.marks.append((c.score, c.vote, lesion, number))
+            self.marks.append((c.score, c.vote, c.band, lesion, number))
         for part in large:
             hits = [i for i, where in enumerate(at) if where == part]
             self.rank.append(hits[0] if hits else -1)
@@ -130,7 +130,7 @@ def sensitivities(found: Found, column: int) -> list[float]:
     """Sensitivity at RATES false positives a frame; of several marks on a polyp the best counts."""
     marks = np.array(found.marks)
     order = np.argsort(-marks[:, column], kind="stable")
-    scores, lesions = marks[order, column], marks[order, 2]
+    scores, lesions = marks[order, column], marks[order, 3]
     false = np.cumsum(lesions < 0) / len(found.per_frame)
     first = np.zeros(len(order), bool)
     first[np.unique(lesions, return_index=True)[1]] = True
@@ -144,7 +144,7 @@ def report(found: Found, chosen: np.ndarray | None = None) -> None:
     rank = np.array(found.rank)
     tops = ", ".join(f"{(rank[rank >= 0] < k).sum() / rank.size:.3f}" for k in (1, 3, 5))
     print(f"pooled recall {found.recall(chosen)}, {rank.size} polyps; first 1, 3, 5: {tops}")
-    for name, column in (("score", 0), ("vote", 1)):
+    for name, column in (("score", 0), ("vote", 1), ("band", 2)):
         values = ", ".join(
             f"{r:g}: {s:.3f}" for r, s in zip(RATES, sensitivities(found, column), strict=True)
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from data_prep.candidates import _edges, forest
 from data_prep.errors import UserError
 
+S = TypeVar("S")
 T = TypeVar("T")
 FACING = 0.8  # least cosine between an inner normal and the mask's, within the tolerance
 AVERSE = 0.3  # up to this cosine an edge at the boundary is certainly no inner normal
@@ -132,14 +133,19 @@ def answer(grown: forest.Forest, rows: NDArray[np.float32]) -> NDArray[np.float3
     return grown.predict(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape[:2])
 
 
-def sample(stream: Iterable[T], size: int, rng: np.random.Generator) -> list[T]:
-    """A uniform sample of a stream of unknown length, in the stream's order."""
+def sample(
+    stream: Iterable[S], size: int, rng: np.random.Generator, keep: Callable[[S], T]
+) -> list[T]:
+    """A uniform sample of a stream of unknown length, in the stream's order.
+
+    ``keep`` makes what is kept of an item; it is called only for items that enter the sample.
+    """
     kept: list[tuple[int, T]] = []
     for number, item in enumerate(stream):
         if number < size:
-            kept.append((number, item))
+            kept.append((number, keep(item)))
         elif (place := int(rng.integers(number + 1))) < size:
-            kept[place] = (number, item)
+            kept[place] = (number, keep(item))
     return [item for _, item in sorted(kept, key=lambda pair: pair[0])]
 
 

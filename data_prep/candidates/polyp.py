@@ -5,6 +5,9 @@ shape and context information", IEEE TMI 2015, which is also the candidate gener
 et al. 2016, section IV-A: edges are classified by the appearance across them, then by the answers
 round them; those of polyps vote for the inside; where votes of several orientations meet, a band
 in which the boundary is expected is searched for edges.
+
+Here the score is a logistic regression on the votes and on the edges in the band; the published
+one, the share of diameters with an edge in it, is kept beside it (:attr:`Candidate.band`).
 """
 
 import dataclasses
@@ -17,11 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.candidates import _band, _context, _edges, _training, _voting
+from data_prep.candidates import _band, _context, _edges, _places, _training, _verify, _voting
 from data_prep.candidates.forest import Forest
 from data_prep.errors import UserError
 
-FARTHEST = 0.6  # of a boundary from its candidate, as a share of the working frame's side
 _FORMAT = "polyp candidates 1"
 
 
@@ -57,7 +59,7 @@ class Settings:
     max_frames : int
         Frames kept of the training stream, a uniform sample (about 0.7 MB each).
     threshold : float
-        Edges this likely to be a polyp's vote.
+        Edges this likely to be a polyp's vote; the probability is the mean of both stages.
     sigmas : tuple of float
         Ranges of a vote; the surface is the mean over ranges.
     groups : int
@@ -82,19 +84,19 @@ class Settings:
     patch: int = 64
     across: int = 32
     strips: int = 7
-    noise: float = 2.0
+    noise: float = 25.0
     context: float = 96.0
     context_ahead: float = 24.0
     context_cells: int = 6
     tolerance: float = 5.0
     trees: int = 50
     depth: int = 12
-    leaf: int = 5
+    leaf: int = 10
     samples: int = 40_000
     folds: int = 3
     max_frames: int = 600
-    threshold: float = 0.5
-    sigmas: tuple[float, ...] = (20.0, 40.0)
+    threshold: float = 0.4
+    sigmas: tuple[float, ...] = (10.0, 20.0, 40.0)
     groups: int = 4
     step: int = 4
     radius: float = 20.0
@@ -130,6 +132,8 @@ class Candidate:
         x, y of the top left corner, width, height: the expected extent, inside the image.
     vote : float
         Height of the surface, in units of the usual maximum of a training frame.
+    band : float
+        Share of the 180 diameters through the candidate that meet an edge in its band.
     """
 
     x: float
@@ -137,6 +141,7 @@ class Candidate:
     score: float
     box: tuple[float, float, float, float]
     vote: float
+    band: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,6 +157,8 @@ class Detector:
         float64 (len(settings.sigmas),): usual maxima of the votes of each range.
     regression : _band.Regression
         Of the boundary's distance.
+    judge : _verify.Judge
+        Of the score.
     """
 
     settings: Settings
@@ -159,6 +166,7 @@ class Detector:
     context: Forest
     scales: NDArray[np.float64]
     regression: _band.Regression
+    judge: _verify.Judge
 
     def detect(self, image: NDArray[np.uint8]) -> list[Candidate]:
         """Candidates of one image.
@@ -171,8 +179,7 @@ class Detector:
         Returns
         -------
         list of Candidate
-            At most ``top_k``, in the order in which the votes gave them. The score is the share of
-            the 180 diameters through the candidate that meet an edge in its band.
+            At most ``top_k``, in the order in which the votes gave them.
 
         Raises
         ------
@@ -185,33 +192,27 @@ class Detector:
         if not len(edges):
             return []
         shape = frame.field.shape
-        answers = _training.answer(self.appearance, _training.both(features))
-        views = context_views(edges, answers, shape, self.settings)
-        voters = Voters.of(edges, _training.answer(self.context, views), self.settings)
+        first = _training.answer(self.appearance, _training.both(features))
+        views = context_views(edges, first, shape, self.settings)
+        second = _training.answer(self.context, views)
+        voters = _places.Voters.of(edges, first, second, self.settings)
         surface = voters.surface(shape, self.scales, self.settings)
-        places = pick(surface, frame.field, self.settings)
-        return [self._candidate(image, frame, voters, surface, place) for place in places]
+        return [
+            self._candidate(
+                image, frame, _places.measure(voters, surface, cell, self.regression, self.settings)
+            )
+            for cell in _places.pick(surface, frame.field, self.settings)
+        ]
 
-    def _candidate(
-        self, image: NDArray, frame: _edges.Frame, voters: "Voters", surface: NDArray, cell: NDArray
-    ) -> Candidate:
-        s = self.settings
-        centre = (cell + 0.5) * s.step - 0.5
-        far = _band.reach(surface, centre, s.drop, s.step, FARTHEST * s.side)
-        middle = self.regression.distances(far)
-        factor = np.exp(s.band * self.regression.sd)
-        score = _band.probability(
-            voters.points, voters.normals, centre, middle / factor, middle * factor, s.spacing
-        )
-        height, width = image.shape[:2]
-        outline = centre + middle[:, None] * _band.directions()
-        limit = np.array([width, height]) - 1.0
+    def _candidate(self, image: NDArray, frame: _edges.Frame, found: _places.Measured) -> Candidate:
+        limit = np.array(image.shape[1::-1]) - 1.0
+        outline = found.centre + found.middle[:, None] * _band.directions()
         outline = np.clip(frame.to_image(outline), 0, limit)
-        x, y = np.clip(frame.to_image(centre), 0, limit)
+        x, y = np.clip(frame.to_image(found.centre), 0, limit)
         corner, extent = outline.min(axis=0), np.maximum(np.ptp(outline, axis=0), 1)
         box = tuple(float(v) for v in (*corner, *extent))
-        vote = float(surface[cell[1], cell[0]])
-        return Candidate(float(x), float(y), score, box, vote)
+        score = float(self.judge.probability(found.evidence))
+        return Candidate(float(x), float(y), score, box, found.vote, found.band)
 
     def save(self, path: str | pathlib.Path) -> None:
         """Write one .npz file without pickle; the same detector gives the same bytes."""
@@ -220,6 +221,7 @@ class Detector:
             "settings": np.array(json.dumps(dataclasses.asdict(self.settings), sort_keys=True)),
             "scales": self.scales,
             "regression": np.array(dataclasses.astuple(self.regression)),
+            "judge": np.append(self.judge.weights, self.judge.intercept),
             **self.appearance.arrays("appearance_"),
             **self.context.arrays("context_"),
         }
@@ -247,44 +249,12 @@ def load(path: str | pathlib.Path) -> Detector:
                 Forest.of(kept, "context_"),
                 kept["scales"],
                 _band.Regression(*map(float, kept["regression"])),
+                _verify.Judge(kept["judge"][:-1], float(kept["judge"][-1])),
             )
     except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} cannot be read as a polyp detector ({error}): prepare the data again."
         ) from error
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Voters:
-    """Edges of polyps with their inner normals, float32 (n, 2), and their probability (n,)."""
-
-    points: NDArray[np.float32]
-    normals: NDArray[np.float32]
-    weights: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, edges: _edges.Edges, answers: NDArray, settings: Settings) -> "Voters":
-        """Edges whose better normal, by answers (2, n), passes the threshold."""
-        best = answers.max(axis=0)
-        kept = best > settings.threshold
-        signs = np.where(answers[0] >= answers[1], 1, -1).astype(np.float32)[:, None]
-        return cls(edges.points[kept], (edges.normals * signs)[kept], best[kept])
-
-    def votes(self, shape: tuple[int, int], settings: Settings) -> NDArray[np.float32]:
-        """Products of the groups' votes, float32 (ranges, rows, columns)."""
-        s = settings
-        return _voting.combine(
-            _voting.accumulate(
-                self.points, self.normals, self.weights**2, shape, s.step, s.sigmas, s.groups
-            )
-        )
-
-    def surface(
-        self, shape: tuple[int, int], scales: NDArray, settings: Settings
-    ) -> NDArray[np.float32]:
-        """Mean over ranges of the votes in units of their usual maxima, (rows, columns)."""
-        votes = self.votes(shape, settings)
-        return (votes / scales[:, None, None]).mean(axis=0).astype(np.float32)
 
 
 def observe(
@@ -310,15 +280,6 @@ def context_views(
     )  # fmt: skip
 
 
-def pick(
-    surface: NDArray[np.float32], field: NDArray[np.bool_], settings: Settings
-) -> NDArray[np.int64]:
-    """Cells of the candidates, int64 (m, 2)."""
-    size = surface.shape[::-1]
-    seen = cv2.resize(field.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    return _voting.maxima(surface, seen, settings.radius / settings.step, settings.top_k)
-
-
 def fit(
     frames: Iterable[tuple[NDArray[np.uint8], NDArray[np.bool_], str]],
     settings: Settings | None = None,
@@ -342,13 +303,15 @@ def fit(
     """
     settings = settings or Settings()
     rng = np.random.default_rng(seed)
-    kept = _training.sample(
-        ((video, _lesson(image, mask, settings)) for image, mask, video in frames),
-        settings.max_frames,
-        rng,
-    )
-    lessons = [lesson for _, lesson in kept]
+
+    def keep(frame: tuple[NDArray, NDArray, str]) -> tuple[str, _training.Lesson]:
+        image, mask, video = frame
+        found = observe(image, settings)
+        return video, _training.Lesson.of(*found, mask, settings.tolerance)
+
+    kept = _training.sample(frames, settings.max_frames, rng, keep)
     videos = [video for video, _ in kept]
+    lessons = [lesson for _, lesson in kept]
     folds = _training.folds(videos, [bool((x.labels == 1).any()) for x in lessons], settings.folds)
     stage = _training.Stage(settings, seed, rng)
     appearance, first = stage.learn(lessons, lambda i: lessons[i].rows(), folds)
@@ -357,44 +320,19 @@ def fit(
         return context_views(lessons[i].edges, first[i], lessons[i].shape, settings)
 
     context, second = stage.learn(lessons, views, folds)
-    votes = [
-        Voters.of(lesson.edges, answers, settings).votes(lesson.shape, settings)
-        for lesson, answers in zip(lessons, second, strict=True)
+    voters = [
+        _places.Voters.of(lesson.edges, *both, settings)
+        for lesson, *both in zip(lessons, first, second, strict=True)
     ]
+    votes = [v.votes(x.shape, settings) for v, x in zip(voters, lessons, strict=True)]
     scales = np.mean([v.max(axis=(1, 2)) for v in votes], axis=0, dtype=np.float64)
     scales = np.maximum(scales, np.finfo(np.float32).eps)
     surfaces = [(v / scales[:, None, None]).mean(axis=0).astype(np.float32) for v in votes]
-    regression = _learn_band(lessons, surfaces, settings)
-    return Detector(settings, appearance, context, scales, regression)
-
-
-def _lesson(image: NDArray, mask: NDArray, settings: Settings) -> _training.Lesson:
-    frame, edges, features = observe(image, settings)
-    return _training.Lesson.of(frame, edges, features, mask, settings.tolerance)
-
-
-def _learn_band(
-    lessons: list[_training.Lesson], surfaces: list[NDArray], settings: Settings
-) -> _band.Regression:
-    """Regression over the polyps that hold a candidate, from the highest one in each."""
-    s = settings
-    reaches, distances = [], []
-    for lesson, surface in zip(lessons, surfaces, strict=True):
-        mask, field = lesson.mask, lesson.field
-        centres = (pick(surface, field, s) + 0.5) * s.step - 0.5
-        count, parts = cv2.connectedComponents(mask.astype(np.uint8))
-        limits = np.array(lesson.shape[::-1]) - 1
-        x, y = np.minimum(np.round(centres).astype(np.int64), limits).T
-        hit = parts[y, x]
-        for number in range(1, count):
-            first = np.flatnonzero(hit == number)[:1]
-            for centre in centres[first]:
-                reaches.append(_band.reach(surface, centre, s.drop, s.step, FARTHEST * s.side))
-                distances.append(_band.boundary(parts == number, field, centre, FARTHEST * s.side))
     try:
-        return _band.fit(reaches, distances)
+        regression, judge = _places.learn(lessons, voters, surfaces, settings)
     except ValueError:
         raise UserError(
-            "No candidate hits a polyp of the training videos, so the detector cannot learn their "
-            "extent: check that masks and frames belong together."
+            "Candidates of the training videos hit no polyp, or nothing else, so the detector "
+            "cannot learn to tell them apart: check that masks and frames belong together."
         ) from None
+    return Detector(settings, appearance, context, scales, regression, judge)
