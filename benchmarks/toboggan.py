@@ -29,7 +29,7 @@ _EXTENT = np.array([300.0, 360.0, 360.0])  # mm
 def branches(rng: np.random.Generator, start, direction, radius: float) -> list[tuple]:
     """Segments (start, end, radius) of an arterial tree, in mm."""
     start, direction = np.asarray(start, float), np.asarray(direction, float)
-    end = start + direction * radius * 8
+    end = start + direction * radius * 4
     found = [(start, end, radius)]
     if radius > 1.2:
         for _ in range(2):
@@ -46,8 +46,8 @@ def thorax(shape: tuple[int, int, int], emboli: int, rng: np.random.Generator):
         for a, (n, s) in enumerate(zip(shape, spacing, strict=True))
     )
     hu = np.full(shape, -1000, np.float32)
-    hu[np.broadcast_to((y / 110) ** 2 + (x / 160) ** 2 < 1, shape)] = 45
-    hu[np.broadcast_to(np.abs(np.hypot(y / 105, x / 150) - 0.97) < 0.02, shape)] = 300  # ribs
+    hu[np.broadcast_to((y / 110) ** 2 + (x / 165) ** 2 < 1, shape)] = 45
+    hu[np.broadcast_to(np.abs(np.hypot(y / 105, x / 157) - 0.97) < 0.02, shape)] = 300  # ribs
     lungs = np.zeros(shape, bool)
     for side in (-1, 1):
         lungs |= (y / 80) ** 2 + ((x - side * 80) / 55) ** 2 + (z / 130) ** 2 < 1
@@ -56,11 +56,14 @@ def thorax(shape: tuple[int, int, int], emboli: int, rng: np.random.Generator):
     hu[heart & ~lungs] = 110
     chambers = (y / 35) ** 2 + ((np.abs(x) - 20) / 15) ** 2 + ((z - 70) / 35) ** 2 < 1
     hu[chambers] = 380
-    labels = np.zeros(shape, np.uint8)
-    tree = [((0, 0, -60), (0, 0, 60), 11.0)]
+    labels = np.zeros(shape, np.int16)
+    tree = [((0, 0, -45), (0, 0, 45), 11.0)]
     for side in (-1, 1):
-        tree += branches(rng, (0, 0, side * 55), (0, 0, side), 7.0)
-    blocked = set(rng.choice(len(tree) // 4, min(emboli, len(tree) // 4), replace=False).tolist())
+        tree += branches(rng, (0, 0, side * 45), (0.6, 0, side * 0.8), 6.0)
+        tree += branches(rng, (0, 0, side * 45), (-0.6, 0, side * 0.8), 6.0)
+    wide = [number for number, (_, _, radius) in enumerate(tree) if radius > 2.5]
+    blocked = set(rng.choice(wide, min(emboli, len(wide)), replace=False).tolist())
+    within = lungs | (np.abs(x) < 50)
     for number, (start, end, radius) in enumerate(tree):
         start, end = np.asarray(start, float), np.asarray(end, float)
         low = np.floor((np.minimum(start, end) - radius - 1) / spacing + (np.array(shape) - 1) / 2)
@@ -70,10 +73,13 @@ def thorax(shape: tuple[int, int, int], emboli: int, rng: np.random.Generator):
         place = np.stack(np.broadcast_arrays(z[box[0]], y[:, box[1]], x[:, :, box[2]]), axis=-1)
         along = np.clip((place - start) @ (end - start) / ((end - start) @ (end - start)), 0, 1)
         distance = np.linalg.norm(place - start - along[..., None] * (end - start), axis=-1)
-        hu[box][distance < radius] = 380
+        vessel = (distance < radius) & within[box]
+        hu[box][vessel] = 380
         if number in blocked:
-            clot = np.linalg.norm(place - (start + end) / 2 - 0.3 * radius, axis=-1) < 0.7 * radius
-            labels[box][clot & (distance < radius)] = number + 1
+            middle = np.linalg.norm(start - end) * np.abs(along - 0.5) < 1.2 * radius
+            clot = middle & (distance < 0.8 * radius)
+            if np.count_nonzero(clot & vessel) > 10:
+                labels[box][clot & vessel] = number + 1
     hu[labels > 0] = 50
     hu = ndimage.gaussian_filter(hu, 0.5 / spacing)
     hu += rng.normal(0, 20, shape).astype(np.float32)

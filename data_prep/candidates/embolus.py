@@ -8,8 +8,8 @@ Where is looked. An artery mask, if one is given, is the region, closed so that 
 maker left out are in it again. Without one, the region is the lungs, with the vessels inside them,
 and the large vessels between the lungs, since central emboli lie in the mediastinum: what is
 bright there and lies for the greater part in the convex hull of the lungs, which ribs, sternum and
-spine do not. Heart, veins and aorta are in this region too; that costs false candidates, not
-emboli.
+spine do not, and the largest bright region there, whatever it is connected with. Heart, veins and
+aorta are in this region too; that costs false candidates, not emboli.
 
 What counts as surrounded. A clot on a vessel's wall, or one that blocks a vessel, has little blood
 in the shell of voxels next to it. Rays in 26 directions that meet blood within a centimetre, and
@@ -57,8 +57,9 @@ class Settings:
         Clots are looked for so far from contrast-filled blood.
     ray_mm : float
         Length of the rays.
-    enclosure : (float, float)
-        Least share of the rays that meet blood, in the lungs or a given artery, and elsewhere.
+    enclosure : (float, float, float)
+        Least share of the rays that meet blood: in the lungs, where a clot that blocks its vessel
+        has air beside it, in a given artery, and between the lungs.
     enclosure_hu : float
         Voxels slide down to the dark and the enclosed: what full enclosure is worth in HU. Without
         it a clot on the wall drains into the tissue outside.
@@ -80,7 +81,7 @@ class Settings:
     smooth_mm: float = 0.7
     reach_mm: float = 2.0
     ray_mm: float = 10.0
-    enclosure: tuple[float, float] = (0.45, 0.7)
+    enclosure: tuple[float, float, float] = (0.25, 0.45, 0.7)
     enclosure_hu: float = 100.0
     join_mm: float = 3.0
     lowest_hu: float = -10.0
@@ -185,7 +186,9 @@ def find(
     air = smooth < settings.air_hu
     clot = _clot_voxels(smooth, filled, air, inner | outer, level, spacing, settings)
     enclosed = _enclosure(clot, filled, air, spacing, settings.ray_mm)
-    np.logical_and(clot, enclosed >= settings.enclosure[0], out=clot)
+    in_lungs, in_artery, between = settings.enclosure
+    least = in_lungs if vessels is None else in_artery
+    clot &= enclosed >= min(least, between)
     height = smooth - np.float32(settings.enclosure_hu) * enclosed
     label, minima, voxels = _clusters(height, clot, spacing, settings.join_mm)
     if not minima.size:
@@ -195,7 +198,7 @@ def find(
     size = np.bincount(label)
     mean = np.bincount(label, enclosed.ravel()[voxels]) / size
     volume = size * np.prod(spacing)
-    least = np.where(inner.ravel()[minima], *settings.enclosure)
+    least = np.where(inner.ravel()[minima], least, between)
     lowest = smooth.ravel()[minima]
     kept = (mean >= least) & (lowest >= settings.lowest_hu)
     kept &= (volume >= settings.volume_mm3[0]) & (volume <= settings.volume_mm3[1])
@@ -277,7 +280,9 @@ def _mediastinal_vessels(
     regions, count = ndimage.label(coarse > blood)
     sizes = np.bincount(regions.ravel(), minlength=count + 1)
     inside = np.bincount(regions[hull], minlength=count + 1)
+    inside[0] = 0
     kept = (inside >= _PART * sizes) & (sizes * np.prod(grid.spacing) >= _LEAST_VESSEL)
+    kept[np.argmax(inside)] = True  # heart and great vessels, even where noise ties them to a rib
     kept[0] = False
     return _lungs.dilate(kept[regions] & hull, grid.spacing, _MARGIN) & hull & ~lungs
 
