@@ -1,0 +1,180 @@
+"""Do the intervals hold what they promise, and do the paired tests cry wolf?
+
+    python benchmarks/coverage.py --studies=500 --subjects=10,22,40
+
+Studies are simulated: subjects differ in how hard they are, the units of a subject are alike, and
+two methods see the same units, so their scores go together. For each number of subjects:
+
+* coverage: the share of studies whose nominal 95 % interval holds the true value, for the AUC, for
+  sensitivity at a false positive rate and at a rate of false positives per image (FROC), for the
+  mean of an error, and for the difference of two methods in each of them;
+* false positives: the share of studies in which a paired test finds a difference (p < .05) between
+  two methods that are equally good.
+
+True values come from one simulated study of very many subjects.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from absl import app, flags
+
+from medxfer.evaluation import compare, family, froc, intervals, resampling, roc
+from medxfer.evaluation.marks import Marks
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("studies", 500, "Simulated studies of each kind.")
+flags.DEFINE_list("subjects", ["10", "22", "40"], "Numbers of test subjects.")
+flags.DEFINE_integer("units", 24, "Units (frames, candidates, regions) of a subject.")
+flags.DEFINE_float("within", 0.3, "Share of a score's variance that is the subject's own.")
+flags.DEFINE_integer("draws", 1000, "Draws of the bootstrap.")
+flags.DEFINE_integer("truth", 4000, "Subjects of the study that gives the true values.")
+flags.DEFINE_integer("seed", 0, "Of the simulation.")
+
+RATE, PER_IMAGE = 0.2, 1.0
+TESTS = ("DeLong, units", "paired t, units", "Wilcoxon, units", "Wilcoxon, subject means")
+
+#: Generator and number of subjects -> for each method, a statistic of the subjects' weights.
+Simulation = Callable[[np.random.Generator, int, float], list[resampling.VectorStatistic]]
+
+
+def scores(rng: np.random.Generator, subjects: int, gap: float) -> tuple[np.ndarray, ...]:
+    """Labels (S, U), and scores (2, S, U) of two methods that go together; ``gap``: the second is
+    so much better at telling the classes apart."""
+    units = FLAGS.units
+    labels = (np.arange(units) % 3 == 0) * np.ones((subjects, 1), int)
+    share = FLAGS.within
+    common = rng.normal(0, np.sqrt(share), (subjects, 1)) + rng.normal(
+        0, np.sqrt((1 - share) / 2), (subjects, units)
+    )
+    own = rng.normal(0, np.sqrt((1 - share) / 2), (2, subjects, units))
+    quality = np.array([1.2, 1.2 + gap])[:, None, None]
+    return labels, common + own + quality * labels
+
+
+def area(rng: np.random.Generator, subjects: int, gap: float) -> list:
+    """AUC, and sensitivity at a false positive rate."""
+    labels, both = scores(rng, subjects, gap)
+    members = np.repeat(np.arange(subjects), labels.shape[1])
+    return [roc.weighted(labels.ravel(), s.ravel(), members, (RATE,)) for s in both]
+
+
+def free_response(rng: np.random.Generator, subjects: int, gap: float) -> list:
+    """Sensitivity at a rate of false positives per image, and the area to it."""
+    labels, both = scores(rng, subjects, gap)
+    units = labels.shape[1]
+    cases = np.repeat(np.arange(subjects), units)
+    lesions = np.where(labels > 0, np.cumsum(labels, axis=1) // 2, -1)  # some have two marks
+    counts = lesions.max(axis=1) + 2  # one is never marked
+    images = np.full(subjects, 4)
+    merits = froc.Merits((PER_IMAGE,), area_to=PER_IMAGE, mean_rates=())
+    found = []
+    for s in both:
+        marks = Marks(s.ravel(), cases, lesions.ravel(), images, counts, np.arange(subjects))
+        statistic = froc.weighted(marks, merits)
+        found.append(lambda weights, statistic=statistic: statistic(weights)[:, :2])
+    return found
+
+
+def error(rng: np.random.Generator, subjects: int, gap: float) -> list:
+    """Mean of a skewed error, as of a boundary."""
+    _, both = scores(rng, subjects, 0.0)
+    values = np.exp(0.4 * both).mean(axis=2)
+    values[1] *= 1 - gap / 3
+    return [lambda weights, v=v: (weights @ v / weights.sum(axis=1))[:, None] for v in values]
+
+
+KINDS: dict[str, tuple[Simulation, tuple[str, ...]]] = {
+    "ROC": (area, (f"sensitivity at FPR {RATE:g}", "AUC")),
+    "FROC": (free_response, (f"sensitivity at {PER_IMAGE:g} FP", f"area to {PER_IMAGE:g} FP")),
+    "error": (error, ("mean error",)),
+}
+
+
+def true_values(simulate: Simulation, gap: float) -> np.ndarray:
+    """Figures of merit (2, Q) of both methods, from very many subjects."""
+    size = FLAGS.truth
+    parts = []
+    for block in range(4):
+        statistics = simulate(np.random.default_rng([FLAGS.seed, 9, block]), size, gap)
+        parts.append([statistic(np.ones((1, size), np.intp))[0] for statistic in statistics])
+    return np.mean(parts, axis=0)
+
+
+def coverage(simulate: Simulation, merits: tuple[str, ...], subjects: int, gap: float) -> dict:
+    """Share of studies whose interval holds the truth, and whose tests find a difference."""
+    truth = true_values(simulate, gap)
+    held = np.zeros((2, len(merits)))
+    found = np.zeros(len(merits))
+    for study in range(FLAGS.studies):
+        rng = np.random.default_rng([FLAGS.seed, study])
+        first, second = simulate(rng, subjects, gap)
+        result = family.analyse(
+            {"first": [first], "second": [second]}, merits, subjects, draws=FLAGS.draws, seed=study
+        )
+        for place, merit in enumerate(merits):
+            single = result.interval("first", merit)
+            pair = result.pair("first", "second", merit)
+            gaps = truth[0, place] - truth[1, place]
+            held[0, place] += single.low <= truth[0, place] <= single.high
+            held[1, place] += pair.difference.low <= gaps <= pair.difference.high
+            found[place] += pair.p["bootstrap"] < family.ALPHA
+    rows = zip(merits, *(held / FLAGS.studies), found / FLAGS.studies, strict=True)
+    return {merit: row for merit, *row in rows}
+
+
+def tests(subjects: int) -> dict[str, float]:
+    """False positives of the other paired tests where two methods are equally good."""
+    found = dict.fromkeys(TESTS, 0)
+    for study in range(FLAGS.studies):
+        rng = np.random.default_rng([FLAGS.seed, 7, study])
+        labels, both = scores(rng, subjects, 0.0)
+        flat = [s.ravel() for s in both]
+        members = np.repeat(np.arange(subjects), labels.shape[1])
+        means = [compare.subject_means(s, members)[1] for s in flat]
+        p = (
+            roc.delong_test(labels.ravel(), *flat).p,
+            compare.paired_t(*flat),
+            compare.wilcoxon(*flat),
+            compare.wilcoxon(*means),
+        )
+        for name, value in zip(found, p, strict=True):
+            found[name] += value < family.ALPHA
+    return {name: count / FLAGS.studies for name, count in found.items()}
+
+
+def main(_: list[str]) -> None:
+    """Print the tables."""
+    error_of = 1.96 * np.sqrt(0.05 * 0.95 / FLAGS.studies)
+    print(
+        f"{FLAGS.studies} simulated studies of {FLAGS.units} units a subject, {FLAGS.draws} draws; "
+        f"a share near .95 or .05 is known to ± {error_of:.3f}.\n"
+    )
+    print("| subjects | figure of merit | one method | difference | found, none | found, some |")
+    print("|---|---|---|---|---|---|")
+    for subjects in map(int, FLAGS.subjects):
+        for simulate, merits in KINDS.values():
+            equal = coverage(simulate, merits, subjects, 0.0)
+            apart = coverage(simulate, merits, subjects, 0.3)
+            for merit in merits:
+                print(
+                    f"| {subjects} | {merit} | {apart[merit][0]:.3f} | {apart[merit][1]:.3f} "
+                    f"| {equal[merit][2]:.3f} | {apart[merit][2]:.3f} |",
+                    flush=True,
+                )
+    print("\nColumns: coverage of the nominal 95 % interval of one method and of a difference that")
+    print(
+        "is not 0; share of paired bootstrap tests with p < .05 where there is no difference, and"
+    )
+    print("where there is.\n\nOther paired tests where there is no difference:\n")
+    print("| subjects |", " | ".join(TESTS), "|")
+    print("|---" * (len(TESTS) + 1) + "|")
+    for subjects in map(int, FLAGS.subjects):
+        found = tests(subjects)
+        print(f"| {subjects} |", " | ".join(f"{found[name]:.3f}" for name in TESTS), "|")
+    few = intervals.FEW_CLUSTERS
+    print(f"\nBelow {few} subjects the package says that intervals are likely too narrow.")
+
+
+if __name__ == "__main__":
+    app.run(main)
