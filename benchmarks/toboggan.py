@@ -1,6 +1,6 @@
 """How long candidate emboli of a whole CT volume take, and how much memory.
 
-    python benchmarks/toboggan.py [--slices=300] [--rows=512] [--columns=512]
+    PYTHONPATH=. python benchmarks/toboggan.py [--slices=300] [--rows=512] [--columns=512]
 
 The volume is a phantom: a thorax with branching arteries in both lungs, a heart full of contrast
 agent, bone, noise, and emboli. Prints seconds (wall and processor) and peak memory of the volume's

@@ -1,6 +1,6 @@
 """How fast the planes of a candidate are sampled, against one map_coordinates call a patch.
 
-    python benchmarks/vessel_patches.py [--side=64]
+    PYTHONPATH=. python benchmarks/vessel_patches.py [--side=64]
 
 Both give the 45 two-channel patches of a candidate from a volume of 512 x 512 x 300 voxels; their
 greatest difference in grey levels is printed too. The two take turns in one run; times are

@@ -252,7 +252,7 @@ def test_real_artery_with_a_clot(real_data):
         for name in ("ct_cropped.nii.gz", "pulmonary_artery.nii.gz")
     )
     spacing, artery = np.full(3, 1.5), artery > 0
-    box = ndimage.find_objects(artery)[0]  # with the lungs beside it
+    box = ndimage.find_objects(artery.astype(np.uint8))[0]  # with the lungs beside it
     box = tuple(slice(max(0, part.start - 12), part.stop + 12) for part in box)
     hu, artery = hu[box], artery[box]
     depth = ndimage.distance_transform_edt(artery)
