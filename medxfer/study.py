@@ -79,6 +79,9 @@ def main() -> None:
 
     shard = execute.shard_of(FLAGS.shard)
     base = dataclasses.replace(runs_main.config_from_flags(), init=INITS[0])
+    if not FLAGS["cache"].present and (FLAGS.seeds > 1 or FLAGS.strategies):
+        # What frozen layers compute is the same for every seed: on disk, later runs find it.
+        base = dataclasses.replace(base, cache="disk")
     folder = experiment.open_data(base)
     plan = plans.Plan.load(pathlib.Path(FLAGS.plan)) if FLAGS.plan else _plan(base, folder)
     if (plan.app, plan.fingerprint) != (base.app, folder.fingerprint):

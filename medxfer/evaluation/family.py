@@ -46,7 +46,7 @@ class Pair:
         On the same draws of subjects.
     p, holm : dict
         By test, plain and adjusted over all pairs at this figure of merit; ``bootstrap`` is there
-        always.
+        always, and never below :func:`least_p`.
     bars_disjoint : bool
     """
 
@@ -150,6 +150,7 @@ def analyse(
     """
     pairs = list(itertools.combinations(methods, 2) if pairs is None else pairs)
     draws = draws or draws_for(len(pairs))
+    least = least_p(clusters)
     whole = np.ones((1, clusters), np.intp)
     by_seed = {
         name: np.concatenate([statistic(whole) for statistic in statistics])
@@ -163,7 +164,10 @@ def analyse(
         tested = []
         for first, second in pairs:
             difference = drawn[first].minus(drawn[second]).intervals()[place]
-            p = {"bootstrap": difference.p, **(tests(first, second, merit) if tests else {})}
+            p = {
+                "bootstrap": max(difference.p, least),
+                **(tests(first, second, merit) if tests else {}),
+            }
             tested.append((first, second, difference, p))
         names = list(dict.fromkeys(name for *_, p in tested for name in p))
         adjusted = {name: holm([p.get(name, np.nan) for *_, p in tested]) for name in names}
@@ -176,6 +180,16 @@ def analyse(
     )
 
 
+def least_p(clusters: int) -> float:
+    """The smallest two-sided p that so many subjects can support, ``2 / 2**clusters``.
+
+    Without a difference each subject favours either method with probability one half, so that all
+    favour the same one this often. The bootstrap of few subjects knows no such bound: where three
+    subjects agree, every draw does, and its p is that of the number of draws.
+    """
+    return min(1.0, 2 * 0.5**clusters)
+
+
 def mean_of(statistics: Sequence[VectorStatistic]) -> VectorStatistic:
     """The mean of several statistics on the same draws."""
     return lambda weights: np.mean([statistic(weights) for statistic in statistics], axis=0)
@@ -185,16 +199,12 @@ def cautions(clusters: int, pairs: int) -> tuple[str, ...]:
     """What so few subjects cannot show."""
     found = []
     if clusters < FEW_CLUSTERS:
-        found.append(
-            f"there are only {clusters} test subjects: intervals are likely too narrow, and the "
-            "paired bootstrap finds too many differences"
-        )
-    least = min(1.0, 2 * 0.5**clusters)
+        found.append(f"there are only {clusters} test subjects: intervals are likely too narrow")
+    least = least_p(clusters)
     if pairs and least * pairs >= ALPHA:
         found.append(
-            f"with {clusters} test subjects the signed-rank test on subject means cannot give a p "
-            f"below {least:.2g}, so after Holm's correction over {pairs} pairs it cannot show any "
-            "difference, however large"
+            f"{clusters} test subjects support no p below {least:.2g}, so after Holm's correction "
+            f"over {pairs} pairs no paired test can show a difference, however large"
         )
     return tuple(found)
 

@@ -89,10 +89,20 @@ def test_a_paired_test_sees_what_bars_hide():
 def test_a_pair_can_be_turned(found):
     one, other = found.pair("a", "b", "mean"), found.pair("b", "a", "mean")
     assert other.difference.estimate == -one.difference.estimate
-    assert (other.difference.low, other.difference.high) == (-one.difference.high, -one.difference.low)
+    assert (other.difference.low, other.difference.high) == (
+        -one.difference.high,
+        -one.difference.low,
+    )
     assert other.holm == one.holm
     with pytest.raises(KeyError):
         found.pair("a", "z", "mean")
+
+
+def test_three_subjects_that_agree_show_nothing():
+    methods = {name: [statistic(np.arange(3.0) + shift)] for name, shift in (("a", 0), ("b", 9))}
+    (pair, _) = family.analyse(methods, ("mean", "square"), 3).pairs
+    assert pair.difference.high < 0 and pair.bars_disjoint
+    assert pair.p["bootstrap"] == 0.25 and not pair.differs(family.PAIRED)
 
 
 @pytest.mark.parametrize("pairs", [1, 36, 45, 78, 300])
@@ -111,7 +121,7 @@ def test_cautions_say_what_few_subjects_cannot_show():
     assert family.cautions(40, 45) == ()
     few, never = family.cautions(6, 45)
     assert "only 6 test subjects" in few
-    assert "cannot give a p below 0.031" in never and "over 45 pairs" in never
+    assert "support no p below 0.031" in never and "over 45 pairs" in never
     x = np.arange(1.0, 7.0)
     assert compare.wilcoxon(x, 0 * x) == pytest.approx(2 * 0.5**6)  # the least there is
     assert intervals.FEW_CLUSTERS > 6
