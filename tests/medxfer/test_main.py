@@ -106,7 +106,7 @@ def test_help_answers_and_imports_nothing_heavy():
     assert done.returncode == 0, done.stderr
     shown = command("--help")
     for field in vars(Config(app="cimt")):
-        if f"--{field}" not in shown.stdout:
+        if f"--{field}" not in shown.stdout and f"--[no]{field}" not in shown.stdout:
             assert field in ("bias_multiplier", "momentum", "dropout", "cache_gib"), field
     assert "Traceback" not in shown.stderr
 
