@@ -118,7 +118,7 @@ def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:
     from data_prep.phantoms import cimt as phantom
 
     raw = phantom.ensure(cache)
-    settings = far_wall.Settings(rois_per_image=2, patches_per_roi=25)
+    settings = far_wall.Settings(rois_per_image=2, patches_per_roi=10)
     return _phantom.records(raw, cimt.prepare, settings)
 
 
