@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import statistics
 import subprocess
-import sys
+import time
 from collections.abc import Mapping, Sequence
 
 from absl import logging
@@ -98,7 +99,8 @@ def _from_calibration(
     # Of a depth the rest of the network takes about a third of its training step to validate.
     each = trained * step + watched * step / 3
     scoring = measured["units"] * measured["unit"]
-    return measured["open"] + measured["compile"] + once + run.config.epochs * each + scoring
+    begin = measured["start"] + measured["open"] + measured["compile"]
+    return begin + once + run.config.epochs * each + scoring
 
 
 def _calibration(study: StudyFolder, run: Planned) -> dict | None:
@@ -114,13 +116,23 @@ def _calibration(study: StudyFolder, run: Planned) -> dict | None:
     except (OSError, ValueError, LookupError):
         pass
     logging.info("Measuring how fast this machine trains %s.", run.config.model)
-    words = [sys.executable, "-m", "medxfer.studies.calibrate", f"--run={path}"]
+    words = [*execute.CHILD, "medxfer.studies.calibrate", f"--run={path}"]
     flags = execute.flags_of(dataclasses.replace(run.config, tune=SCRATCH))
-    done = subprocess.run([*words, *flags], capture_output=True, text=True, check=False)
+    began = time.monotonic()
+    held, ours = os.pipe()  # the child ends when this process does
+    try:
+        done = subprocess.run(
+            [*words, *flags], stdin=held, capture_output=True, text=True, check=False
+        )
+    finally:
+        os.close(held)
+        os.close(ours)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         logging.warning("The calibration failed: %s", lines[-1] if lines else done.returncode)
         return None
     measured = json.loads(path.read_text())
+    # What a process takes before it has anything to do.
+    measured["start"] = max(0.0, time.monotonic() - began - measured["busy"])
     RunFolder(place).write_json(path.name, {"about": about, **measured})
     return measured
