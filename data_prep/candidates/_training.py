@@ -198,29 +198,28 @@ class Stage:
         answers : list of numpy.ndarray
             float32 (2, n).
         """
+        drawn = [self._draw(rows(i), x.labels, len(lessons)) for i, x in enumerate(lessons)]
         answers: list[NDArray[np.float32]] = [np.zeros((2, 0), np.float32)] * len(lessons)
         for number in np.unique(fold):
-            grown = self._grow(lessons, rows, np.flatnonzero(fold != number))
+            grown = self._grow([drawn[i] for i in np.flatnonzero(fold != number)])
             for i in np.flatnonzero(fold == number):
                 answers[i] = answer(grown, rows(i))
-        return self._grow(lessons, rows, np.arange(len(lessons))), answers
+        return self._grow(drawn), answers
 
-    def _grow(
-        self, lessons: Sequence[Lesson], rows: Callable[[int], NDArray], chosen: NDArray[np.intp]
-    ) -> forest.Forest:
-        share = self.growth.samples // 2 // len(chosen) + 1
-        parts, labels = [], []
-        for i in chosen:
-            of_frame, known = rows(i), lessons[i].labels.ravel()
-            flat = of_frame.reshape(-1, of_frame.shape[-1])
-            for kind in (0, 1):
-                drawn = self.rng.permutation(np.flatnonzero(known == kind))[:share]
-                parts.append(flat[np.sort(drawn)])
-                labels.append(np.full(len(drawn), kind == 1))
+    def _draw(self, rows: NDArray, labels: NDArray, frames: int) -> tuple[NDArray, NDArray]:
+        """A frame's share of the samples: as many inner normals as others, if it has them."""
+        share = self.growth.samples // (2 * frames) + 1
+        known = labels.ravel()
+        chosen = np.concatenate(
+            [self.rng.permutation(np.flatnonzero(known == kind))[:share] for kind in (0, 1)]
+        )
+        return rows.reshape(-1, rows.shape[-1])[chosen], known[chosen] == 1
+
+    def _grow(self, drawn: Sequence[tuple[NDArray, NDArray]]) -> forest.Forest:
         growth = self.growth
         return forest.train(
-            np.concatenate(parts),
-            np.concatenate(labels),
+            np.concatenate([rows for rows, _ in drawn]),
+            np.concatenate([positive for _, positive in drawn]),
             trees=growth.trees,
             depth=growth.depth,
             leaf=growth.leaf,

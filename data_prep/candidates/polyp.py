@@ -92,7 +92,7 @@ class Settings:
     trees: int = 50
     depth: int = 12
     leaf: int = 10
-    samples: int = 40_000
+    samples: int = 20_000
     folds: int = 3
     max_frames: int = 600
     threshold: float = 0.4
