@@ -290,7 +290,8 @@ class DenseMap:
         original = [keras.ops.convert_to_numpy(weight) for weight in self._dense.get_weights()]
         y = sum(original[1:], patches @ original[0])
         kernel, bias, before, after = ridge_refit(x, y, kernel, bias, ridge)
-        logging.info("Head fitted to maps: %.3f of variance unexplained, was %.3f.", after, before)
+        text = "Head fitted to maps: %.3f of variance unexplained, was %.3f."
+        logging.vlog(1, text, after, before)
         fitted = copy.copy(self)  # shares the compiled graphs, which take the weights as arguments
         fitted._set_weights(tf.constant(kernel), tf.constant(bias))
         return fitted

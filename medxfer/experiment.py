@@ -27,6 +27,7 @@ from medxfer.config import Config
 from medxfer.models import _groups
 from medxfer.network import TrainedNetwork
 from medxfer.runs import RunFolder
+from medxfer.studies import auto
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,20 +85,24 @@ def build(config: Config, classes: int, source: str | None = None) -> Built:
     return Built(model, network, _groups.layer_groups(model, network.LAYER_GROUPS), filled)
 
 
-def train(config: Config, run: RunFolder, export_model: bool = True) -> dict:
-    """Train, then do all that follows; returns the run card."""
+def train(
+    config: Config, run: RunFolder, export_model: bool = True, counterparts: bool = True
+) -> dict:
+    """Train, then do all that follows; returns the run card.
+
+    ``counterparts``: score the classic methods too; a study does that once for all its runs.
+    """
     started = time.monotonic()
     app = app_of(config)
     run.check(config)
     network = plugins.load("medxfer.models", config.model)
-    # Before the download of weights, which a wrong name would waste.
-    tuning.stages_for(config.tune, list(network.LAYER_GROUPS), config)
+    if config.tune != auto.AUTO:  # before the download of weights, which a wrong name would waste
+        tuning.stages_for(config.tune, list(network.LAYER_GROUPS), config)
     folder = open_data(config)
     start(config)
     strategy = distribution.strategy(config.distribute)
     with strategy.scope():
         built = build(config, len(folder.classes))
-    stages = tuning.stages_for(config.tune, list(built.groups), config, built.weights.new)
     transform = data.patch_transform(built.network)
     train_part, validation_part = (
         data.Pipeline(
@@ -120,17 +125,20 @@ def train(config: Config, run: RunFolder, export_model: bool = True) -> dict:
     )
     run.begin(config)  # not before data and weights are known to be good
     run.require_inputs(folder.fingerprint, built.weights.sha256 or "")
-    history = training.fit(
-        built.model,
-        built.groups,
-        stages,
-        train_part,
-        validation_part,
-        monitor=app.monitor,
-        config=config,
-        run_dir=run.path,
-        strategy=strategy,
-    )
+    how = {"monitor": app.monitor, "config": config, "run_dir": run.path, "strategy": strategy}
+    choice = None
+    if config.tune == auto.AUTO:
+
+        def again() -> Built:
+            with strategy.scope():
+                return build(config, len(folder.classes))
+
+        built, history, stages, choice = auto.fit(again, train_part, validation_part, **how)
+    else:
+        stages = tuning.stages_for(config.tune, list(built.groups), config, built.weights.new)
+        history = training.fit(
+            built.model, built.groups, stages, train_part, validation_part, **how
+        )
     if not distribution.is_chief(strategy):
         return {}
     card = {
@@ -156,8 +164,10 @@ def train(config: Config, run: RunFolder, export_model: bool = True) -> dict:
         "versions": runs.versions(),
         "seconds": {"training": time.monotonic() - started},
     }
+    if choice is not None:
+        card["search"] = choice.to_json()
     run.keep(folder.assets)
-    return finish(run, card, built, folder, export_model)
+    return finish(run, card, built, folder, export_model, counterparts)
 
 
 def _without_paths(config: Config) -> dict:
@@ -188,6 +198,7 @@ def finish(
     built: Built,
     folder: data.DatasetFolder,
     export_model: bool = True,
+    counterparts: bool = True,
 ) -> dict:
     """Evaluate the trained network on the test part, draw, export, write report and run card."""
     config = Config.load(run.path / "config.json")
@@ -197,11 +208,10 @@ def finish(
         config.tune: app.score(
             folder, "test", app.cnn(network(built, folder.settings)), progress=True
         ),
-        **{
-            name: app.score(folder, "test", scorer)
-            for name, scorer in app.counterparts(folder, card["data"]["seen_subjects"]).items()
-        },
     }
+    if counterparts:
+        for name, scorer in app.counterparts(folder, card["data"]["seen_subjects"]).items():
+            methods[name] = app.score(folder, "test", scorer)
     card["metrics"] = {
         name: {key: dataclasses.asdict(value) for key, value in app.metrics(results).items()}
         for name, results in methods.items()

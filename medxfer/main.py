@@ -33,7 +33,8 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "tune",
     _DEFAULTS.tune,
-    "Layer group from which tuning starts (fc8 ... conv1), scratch, or a strategy: "
+    "Layer group from which tuning starts (fc8 ... conv1), scratch, auto (the depth that the "
+    "validation part recommends), or a strategy: "
     f"{', '.join(plugins.names('medxfer.tuning.strategies'))}. fc6, because the moderate depths "
     "are where fine-tuning of small sets pays first.",
 )
@@ -176,6 +177,10 @@ flags.DEFINE_bool(
     "--mode=train: write the SavedModel. Off saves time and disk in sweeps of many runs.",
 )
 
+flags.DEFINE_bool(
+    "counterparts", True, "--mode=train: score the classic methods beside the network, too."
+)
+
 FLAGS = flags.FLAGS
 
 
@@ -229,7 +234,7 @@ def _train() -> None:
         quiet.import_tensorflow()
         from medxfer import experiment
 
-        card = experiment.train(config, run, export_model=FLAGS.export)
+        card = experiment.train(config, run, FLAGS.export, FLAGS.counterparts)
     if card:
         _summary(run, card)
 

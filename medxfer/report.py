@@ -207,7 +207,7 @@ def _method(card: Mapping) -> str:
         f"batch {config['batch_size']}, dropout {config['dropout']}, seed {config['seed']}, "
         f"{card['precision']}"
     )
-    if _is_depth(card):
+    if _is_depth(card) or "search" in card:
         begin = "" if config["tune"] == "scratch" else f", after {source['source']},"
         return (
             f"{config['model']} was {_tuned(card)}{begin} by stochastic gradient descent (momentum "
@@ -239,6 +239,8 @@ def _tuned(card: Mapping) -> str:
     tune = card["config"]["tune"]
     if tune == "scratch":
         return "trained from scratch"
+    if "search" in card:
+        return "tuned to the depth that the validation part recommended"
     return f"tuned from {tune} to the last layer" if _is_depth(card) else f"tuned by {tune}"
 
 
