@@ -48,13 +48,9 @@ class Regression:
 def _rays(limit: float) -> NDArray[np.float32]:
     """Places along the 360 directions up to ``limit``, float32 (360, steps, 2), from (0, 0)."""
     lengths = np.arange(0, limit + STEP, STEP)
-    return (directions()[:, None] * lengths[None, :, None]).astype(np.float32)
-
-
-def directions() -> NDArray[np.float64]:
-    """Unit vectors (360, 2)."""
     angles = np.deg2rad(np.arange(DIRECTIONS))
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return (directions[:, None] * lengths[None, :, None]).astype(np.float32)
 
 
 def reach(

@@ -19,6 +19,7 @@ class Rules(Protocol):
     side: int
     spacing: int
     threshold: float
+    retained: float
     sigmas: tuple[float, ...]
     groups: int
     step: int
@@ -70,15 +71,15 @@ class Measured:
     ----------
     centre : numpy.ndarray
         x, y in the working frame.
-    middle : numpy.ndarray
-        float64 (360,): expected distance of the boundary.
+    outline : numpy.ndarray
+        float64 (36, 2): points of the boundary in the working frame.
     vote, band : float
     evidence : numpy.ndarray
         float64, of :func:`_verify.evidence`.
     """
 
     centre: NDArray[np.float64]
-    middle: NDArray[np.float64]
+    outline: NDArray[np.float64]
     vote: float
     band: float
     evidence: NDArray[np.float64]
@@ -91,16 +92,27 @@ def measure(
     regression: _band.Regression,
     settings: Rules,
 ) -> Measured:
-    """The band round a cell and the evidence in it."""
+    """The outline round a cell, its band and the evidence."""
     s = settings
     centre = (cell + 0.5) * s.step - 0.5
     middle = regression.distances(_reach(surface, centre, s))
     factor = float(np.exp(s.band * regression.sd))
-    edges = voters.points, voters.normals
-    share = _band.probability(*edges, centre, middle / factor, middle * factor, s.spacing)
-    vote, best = float(surface[cell[1], cell[0]]), float(surface.max())
-    evidence = _verify.evidence(*edges, voters.weights, centre, middle, factor, share, vote, best)
-    return Measured(centre, middle, vote, share, evidence)
+    sure = voters.weights > s.retained
+    band = _band.probability(
+        voters.points[sure],
+        voters.normals[sure],
+        centre,
+        middle / factor,
+        middle * factor,
+        s.spacing,
+    )
+    radii = _verify.outline(
+        voters.points, voters.normals, voters.weights, centre, middle, regression.sd,
+        FARTHEST * s.side,
+    )  # fmt: skip
+    vote = float(surface[cell[1], cell[0]])
+    evidence = _verify.evidence(vote, float(surface.max()), band)
+    return Measured(centre, _verify.corners(centre, radii), vote, band, evidence)
 
 
 def _reach(surface: NDArray, centre: NDArray, settings: Rules) -> NDArray[np.float64]:

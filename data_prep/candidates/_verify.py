@@ -1,4 +1,4 @@
-"""What speaks for a candidate, and the probability that follows from it."""
+"""The outline and the probability of a candidate."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,74 +6,77 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.candidates import _band
-
 SECTORS = 36
+RADII = 24
+NEAREST = 6.0  # pixels; no polyp is smaller
+WIDTH = np.log(1.2)  # an edge speaks for radii up to this ratio from its own
+NEIGHBOUR = 0.75  # what an edge is worth in the next sector
+PRIOR = 0.03  # edge strength that one squared standard deviation from the expectation costs, twice
 FEATURES = (
     "log of the votes",
     "votes as a share of the frame's most",
     "diameters with an edge in the band",
-    "strength of inner normals round the centre",
-    "the same by diameter",
-    "the same less that of outer normals",
-    "log of the expected radius",
 )
 
 
-def evidence(
+def outline(
     points: NDArray,
     normals: NDArray,
     weights: NDArray,
     centre: Sequence[float],
-    middle: NDArray,
-    factor: float,
-    share: float,
-    vote: float,
-    best: float,
+    expected: NDArray,
+    sd: float,
+    farthest: float,
 ) -> NDArray[np.float64]:
-    """The numbers named in ``FEATURES`` of one candidate.
+    """Where the boundary is: the strongest inner edges, near the expected distance if in doubt.
 
     Parameters
     ----------
     points, normals, weights : numpy.ndarray
         Edges (n, 2), inner normals (n, 2) and their probability (n,).
     centre : x, y
-    middle : numpy.ndarray
-        float (360,): expected distance of the boundary.
-    factor : float
-        The band goes from ``middle / factor`` to ``middle * factor``.
-    share : float
-        Of :func:`_band.probability`.
-    vote, best : float
-        Votes at the centre and at the frame's highest place.
+    expected : numpy.ndarray
+        float (360,): expected distance of the boundary by degree.
+    sd : float
+        Standard deviation of its logarithm.
+    farthest : float
+        Greatest radius.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (36,): a radius for each sector of 10 degrees, the first from 0 to 9.
 
     Notes
     -----
-    The strength of a sector of 10 degrees is the greatest probability times cosine of the angle
-    between normal and direction to the centre, among its edges in the band.
+    The strength of a radius in a sector is the greatest probability times cosine of the angle
+    between normal and direction to the centre, among the edges there.
     """
+    radii = np.geomspace(NEAREST, farthest, RADII)
     delta = np.asarray(centre) - points
     distance = np.maximum(np.hypot(delta[:, 0], delta[:, 1]), 1e-6)
-    angle = np.rad2deg(np.arctan2(-delta[:, 1], -delta[:, 0]))
-    degree = np.round(angle).astype(np.int64) % _band.DIRECTIONS
-    inside = (distance >= middle[degree] / factor) & (distance <= middle[degree] * factor)
-    sector = degree[inside] * SECTORS // _band.DIRECTIONS
-    pull = (weights * (delta * normals).sum(axis=1) / distance)[inside]
-    inner, outer = np.zeros(SECTORS), np.zeros(SECTORS)
-    np.maximum.at(inner, sector, pull)
-    np.maximum.at(outer, sector, -pull)
-    half = SECTORS // 2
-    return np.array(
-        [
-            np.log(vote + 1e-3),
-            vote / best,
-            share,
-            inner.mean(),
-            np.maximum(inner[:half], inner[half:]).mean(),
-            inner.mean() - outer.mean(),
-            np.log(middle.mean()),
-        ]
-    )
+    pull = np.maximum(weights * (delta * normals).sum(axis=1) / distance, 0)
+    degree = np.round(np.rad2deg(np.arctan2(-delta[:, 1], -delta[:, 0]))).astype(np.int64) % 360
+    edge, place = np.nonzero(np.abs(np.log(distance[:, None] / radii)) < WIDTH)
+    strength = np.zeros((SECTORS, RADII))
+    np.maximum.at(strength, (degree[edge] * SECTORS // 360, place), pull[edge])
+    beside = np.maximum(np.roll(strength, 1, axis=0), np.roll(strength, -1, axis=0))
+    strength = np.maximum(strength, NEIGHBOUR * beside)
+    middle = np.log(expected).reshape(SECTORS, -1).mean(axis=1)
+    doubt = (np.log(radii) - middle[:, None]) / sd
+    return radii[(strength - PRIOR * np.square(doubt) / 2).argmax(axis=1)]
+
+
+def corners(centre: Sequence[float], radii: NDArray) -> NDArray[np.float64]:
+    """Points of an outline, float64 (36, 2), in the middle of the sectors."""
+    angles = np.deg2rad((np.arange(SECTORS) + 0.5) * (360 / SECTORS) - 0.5)
+    unit = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return np.asarray(centre) + radii[:, None] * unit
+
+
+def evidence(vote: float, best: float, band: float) -> NDArray[np.float64]:
+    """The numbers named in ``FEATURES``: votes here, at the frame's highest place, the band."""
+    return np.array([np.log(vote + 1e-3), vote / best, band])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

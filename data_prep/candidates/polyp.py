@@ -6,8 +6,10 @@ et al. 2016, section IV-A: edges are classified by the appearance across them, t
 round them; those of polyps vote for the inside; where votes of several orientations meet, a band
 in which the boundary is expected is searched for edges.
 
-Here the score is a logistic regression on the votes and on the edges in the band; the published
-one, the share of diameters with an edge in it, is kept beside it (:attr:`Candidate.band`).
+Two things differ. The published score, the share of diameters with an edge in the band, is kept
+as :attr:`Candidate.band`; :attr:`Candidate.score` is a logistic regression on it and on the votes,
+which ranks better. And the box is the extent of the strongest edges round the candidate, with the
+band's middle as expectation, because how far votes reach says little of a polyp's size.
 """
 
 import dataclasses
@@ -60,6 +62,8 @@ class Settings:
         Frames kept of the training stream, a uniform sample (about 0.7 MB each).
     threshold : float
         Edges this likely to be a polyp's vote; the probability is the mean of both stages.
+    retained : float
+        Edges this likely count in a band.
     sigmas : tuple of float
         Ranges of a vote; the surface is the mean over ranges.
     groups : int
@@ -96,6 +100,7 @@ class Settings:
     folds: int = 3
     max_frames: int = 600
     threshold: float = 0.4
+    retained: float = 0.55
     sigmas: tuple[float, ...] = (10.0, 20.0, 40.0)
     groups: int = 4
     step: int = 4
@@ -129,7 +134,7 @@ class Candidate:
     score : float
         Probability by shape, 0 to 1: see :meth:`Detector.detect`.
     box : tuple of float
-        x, y of the top left corner, width, height: the expected extent, inside the image.
+        x, y of the top left corner, width, height: extent of the outline, inside the image.
     vote : float
         Height of the surface, in units of the usual maximum of a training frame.
     band : float
@@ -206,8 +211,7 @@ class Detector:
 
     def _candidate(self, image: NDArray, frame: _edges.Frame, found: _places.Measured) -> Candidate:
         limit = np.array(image.shape[1::-1]) - 1.0
-        outline = found.centre + found.middle[:, None] * _band.directions()
-        outline = np.clip(frame.to_image(outline), 0, limit)
+        outline = np.clip(frame.to_image(found.outline), 0, limit)
         x, y = np.clip(frame.to_image(found.centre), 0, limit)
         corner, extent = outline.min(axis=0), np.maximum(np.ptp(outline, axis=0), 1)
         box = tuple(float(v) for v in (*corner, *extent))

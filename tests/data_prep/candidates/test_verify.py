@@ -3,47 +3,71 @@ import pytest
 
 from data_prep.candidates import _verify
 
-CENTRE = (50.0, 40.0)
+CENTRE = np.array([50.0, 40.0])
 
 
-def slow_strength(points, normals, weights, middle, factor, sign):
-    strength = np.zeros(36)
+def slow_outline(points, normals, weights, expected, sd, farthest):
+    radii = [6 * (farthest / 6) ** (k / 23) for k in range(24)]
+    strength = np.zeros((36, 24))
     for (x, y), normal, weight in zip(points, normals, weights, strict=True):
         dx, dy = CENTRE[0] - x, CENTRE[1] - y
         distance = np.hypot(dx, dy)
-        degree = round(np.rad2deg(np.arctan2(-dy, -dx))) % 360
-        if middle[degree] / factor <= distance <= middle[degree] * factor:
-            pull = sign * weight * (dx * normal[0] + dy * normal[1]) / distance
-            strength[degree // 10] = max(strength[degree // 10], pull)
-    return strength
+        sector = round(np.rad2deg(np.arctan2(-dy, -dx))) % 360 // 10
+        pull = weight * (dx * normal[0] + dy * normal[1]) / distance
+        for k, radius in enumerate(radii):
+            if 1 / 1.2 < distance / radius < 1.2:
+                for side, worth in ((-1, 0.75), (0, 1), (1, 0.75)):
+                    other = (sector + side) % 36
+                    strength[other, k] = max(strength[other, k], worth * pull)
+    found = []
+    for sector in range(36):
+        middle = np.mean(np.log(expected[sector * 10 : sector * 10 + 10]))
+        cost = [0.015 * ((np.log(radius) - middle) / sd) ** 2 for radius in radii]
+        found.append(radii[int(np.argmax(strength[sector] - cost))])
+    return np.array(found)
 
 
-def test_evidence_equals_a_loop_over_edges():
+def test_outline_equals_a_loop_over_edges_and_sectors():
     rng = np.random.default_rng(0)
-    points = rng.uniform(0, 100, (60, 2))
-    angles = rng.uniform(0, 2 * np.pi, 60)
+    points = rng.uniform(0, 100, (80, 2))
+    angles = rng.uniform(0, 2 * np.pi, 80)
     normals = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    weights, middle = rng.uniform(0.4, 1, 60), rng.uniform(20, 40, 360)
-    found = _verify.evidence(points, normals, weights, CENTRE, middle, 1.5, 0.7, 0.5, 2.0)
-    inner = slow_strength(points, normals, weights, middle, 1.5, 1)
-    outer = slow_strength(points, normals, weights, middle, 1.5, -1)
-    expected = [
-        np.log(0.501), 0.25, 0.7, inner.mean(), np.maximum(inner[:18], inner[18:]).mean(),
-        inner.mean() - outer.mean(), np.log(middle.mean()),
-    ]  # fmt: skip
-    np.testing.assert_allclose(found, expected)
-    assert len(found) == len(_verify.FEATURES)
+    weights, expected = rng.uniform(0.4, 1, 80), rng.uniform(20, 40, 360)
+    args = expected, 0.5, 90.0
+    found = _verify.outline(points, normals, weights, CENTRE, *args)
+    np.testing.assert_allclose(found, slow_outline(points, normals, weights, *args))
 
 
-def test_no_edges_are_no_evidence():
+def test_outline_follows_an_ellipse_and_the_expectation_where_there_is_no_edge():
+    angles = np.deg2rad(np.arange(0, 360, 4))
+    unit = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    radius = 1 / np.hypot(np.cos(angles) / 34, np.sin(angles) / 22)
+    points = CENTRE + radius[:, None] * unit
+    seen = (angles < np.deg2rad(100)) | (angles > np.deg2rad(200))
+    expected = np.full(360, 50.0)
+    found = _verify.outline(
+        points[seen], -unit[seen], np.ones(seen.sum()), CENTRE, expected, 0.5, 90.0
+    )
+    middles = np.deg2rad(np.arange(36) * 10 + 4.5)
+    truth = 1 / np.hypot(np.cos(middles) / 34, np.sin(middles) / 22)
+    truth[11:19] = 50
+    np.testing.assert_allclose(np.log(found / truth)[12:18], 0, atol=0.1)
+    around = np.r_[0:9, 21:36]
+    np.testing.assert_allclose(np.log(found / truth)[around], 0, atol=0.25)
+    box = _verify.corners(CENTRE, found)
+    assert box.shape == (36, 2)
+    np.testing.assert_allclose(np.hypot(*(box - CENTRE).T), found)
+
+
+def test_no_edges_give_the_expectation():
     none = np.zeros((0, 2))
-    found = _verify.evidence(none, none, np.zeros(0), CENTRE, np.full(360, 9.0), 1.5, 0, 1, 1)
-    np.testing.assert_array_equal(found[2:6], 0)
+    found = _verify.outline(none, none, np.zeros(0), CENTRE, np.full(360, 30.0), 0.5, 90.0)
+    np.testing.assert_allclose(np.log(found / 30), 0, atol=0.08)
 
 
 def test_the_judge_maximises_the_penalised_likelihood():
     rng = np.random.default_rng(1)
-    rows = rng.normal(3, [1, 2, 0.1, 1, 1, 1, 5], (400, 7))
+    rows = rng.normal(3, [1, 2, 0.1], (400, 3))
     positive = rows[:, 0] - 4 * rows[:, 2] + rng.normal(0, 1, 400) > -9
     judge = _verify.learn(rows, positive)
     sd = rows.std(axis=0)
@@ -54,7 +78,7 @@ def test_the_judge_maximises_the_penalised_likelihood():
 
     least = loss(judge.weights, judge.intercept)
     for _ in range(50):
-        step = rng.normal(0, 0.02, 7) / sd
+        step = rng.normal(0, 0.02, 3) / sd
         assert loss(judge.weights + step, judge.intercept - step @ rows.mean(axis=0)) > least
     chance = judge.probability(rows)
     assert chance.shape == (400,)
