@@ -77,11 +77,11 @@ class Settings:
     blood_hu: tuple[float, float] = (150.0, 250.0)
     clot_hu: tuple[float, float, float] = (-50.0, 100.0, 200.0)
     clot_share: float = 0.3
-    air_hu: float = -500.0
-    smooth_mm: float = 0.7
+    air_hu: float = -600.0
+    smooth_mm: float = 0.5
     reach_mm: float = 2.0
     ray_mm: float = 10.0
-    enclosure: tuple[float, float, float] = (0.25, 0.45, 0.7)
+    enclosure: tuple[float, float, float] = (0.25, 0.45, 0.75)
     enclosure_hu: float = 100.0
     join_mm: float = 3.0
     lowest_hu: float = -10.0
