@@ -29,9 +29,9 @@ flags.DEFINE_integer("fold", None, "Only this fold.")
 flags.DEFINE_integer("seed", 0, "Of the detector.")
 flags.DEFINE_list("settings", [], "Settings to change: name=value,...")
 flags.DEFINE_string("save_marks", None, "Write what was found to this .npz file.")
-flags.DEFINE_list("exclude", [], "Sequences that are left out altogether.")
 
 SPECK = 0.001  # of the frame; smaller components are no polyps
+SMALL = 0.01  # of the frame
 RATES = (0.1, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -46,10 +46,9 @@ def frames(folder: pathlib.Path) -> Iterator[tuple[np.ndarray, np.ndarray, str]]
         masks = {path.stem: path for path in (folder / "masks").iterdir()}
         rows = [(path, masks[path.stem], path.stem) for path in images]
     for image, mask, sequence in rows:
-        if sequence not in FLAGS.exclude:
-            pixels = cv2.imread(str(folder / image), cv2.IMREAD_COLOR)
-            truth = cv2.imread(str(folder / mask), cv2.IMREAD_GRAYSCALE) > 127
-            yield np.ascontiguousarray(pixels[..., ::-1]), truth, sequence
+        pixels = cv2.imread(str(folder / image), cv2.IMREAD_COLOR)
+        truth = cv2.imread(str(folder / mask), cv2.IMREAD_GRAYSCALE) > 127
+        yield np.ascontiguousarray(pixels[..., ::-1]), truth, sequence
 
 
 def changed() -> polyp.Settings:
@@ -66,6 +65,7 @@ class Found:
     def __init__(self) -> None:
         self.lesion_sequence: list[str] = []
         self.rank: list[int] = []  # of the first candidate inside, -1: none
+        self.area: list[float] = []  # share of the frame
         self.marks: list[tuple] = []  # score, vote, band, lesion or -1, frame
         self.per_frame: list[int] = []
         self.overlap: list[float] = []
@@ -89,24 +89,26 @@ class Found:
         for part in large:
             hits = [i for i, where in enumerate(at) if where == part]
             self.rank.append(hits[0] if hits else -1)
+            self.area.append(stats[part, cv2.CC_STAT_AREA] / mask.size)
             self.lesion_sequence.append(name)
             if hits:
                 truth = stats[part, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP, cv2.CC_STAT_WIDTH,
                                      cv2.CC_STAT_HEIGHT]]  # fmt: skip
                 self.overlap.append(overlap(candidates[hits[0]].box, truth))
 
-    def recall(self, chosen: np.ndarray | None = None) -> str:
-        """Share of polyps with a candidate, with its interval."""
-        hit = np.array(self.rank) >= 0
-        names = np.array(self.lesion_sequence)
-        if chosen is not None:
-            hit, names = hit[chosen], names[chosen]
-        if np.unique(names).size > 0.9 * len(self.per_frame):
+    def recall(self, chosen: np.ndarray) -> str:
+        """Share of the chosen polyps with a candidate, with its interval."""
+        hit = np.array(self.rank)[chosen] >= 0
+        names = np.array(self.lesion_sequence)[chosen]
+        if not hit.size:
+            return "-"
+        if len(set(self.lesion_sequence)) == len(self.per_frame):
             low, high = wilson(int(hit.sum()), hit.size)
-            return f"{hit.mean():.3f} [{low:.3f}, {high:.3f}] (Wilson)"
+            return f"{hit.mean():.3f} [{low:.3f}, {high:.3f}] of {hit.size} (Wilson)"
         found = intervals.bootstrap(intervals.mean(hit.astype(float)), names)
         return (
-            f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}] ({found.clusters} sequences)"
+            f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}] of {hit.size} "
+            f"({found.clusters} sequences)"
         )
 
 
@@ -139,11 +141,15 @@ def sensitivities(found: Found, column: int) -> list[float]:
     return [float(max([0.0, *true[ends][false[ends] <= rate]])) for rate in RATES]
 
 
-def report(found: Found, chosen: np.ndarray | None = None) -> None:
+def report(found: Found) -> None:
     """Print everything about the test frames."""
-    rank = np.array(found.rank)
+    rank, small = np.array(found.rank), np.array(found.area) < SMALL
     tops = ", ".join(f"{(rank[rank >= 0] < k).sum() / rank.size:.3f}" for k in (1, 3, 5))
-    print(f"pooled recall {found.recall(chosen)}, {rank.size} polyps; first 1, 3, 5: {tops}")
+    print(
+        f"recall {found.recall(np.ones(rank.size, bool))}; of the first 1, 3, 5 candidates: {tops}"
+    )
+    print(f"  smaller than {SMALL:.0%} of the frame  {found.recall(small)}")
+    print(f"  larger                      {found.recall(~small)}")
     for name, column in (("score", 0), ("vote", 1), ("band", 2)):
         values = ", ".join(
             f"{r:g}: {s:.3f}" for r, s in zip(RATES, sensitivities(found, column), strict=True)
@@ -190,6 +196,9 @@ def main(arguments: list[str]) -> None:
             FLAGS.save_marks,
             marks=np.array(found.marks),
             rank=np.array(found.rank),
+            area=np.array(found.area),
+            overlap=np.array(found.overlap),
+            seconds=np.array(found.seconds),
             sequence=np.array(found.lesion_sequence),
             per_frame=np.array(found.per_frame),
         )
