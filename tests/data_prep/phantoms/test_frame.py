@@ -1,5 +1,4 @@
 import csv
-import time
 
 import numpy as np
 import pytest
@@ -17,9 +16,7 @@ VIDEOS, FRAMES = 5, 20
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("frame-phantom")
-    start = time.process_time()
     phantom.generate(folder, seed=1, videos=VIDEOS, frames=FRAMES)
-    (folder.parent / "seconds").write_text(str(time.process_time() - start))
     return folder
 
 
@@ -49,8 +46,6 @@ def test_layout(folder, labelled):
     assert 0.6 * VIDEOS * FRAMES < len(labels) < VIDEOS * FRAMES
     for video in np.unique(videos):
         assert 0.2 < labels[videos == video].mean() < 0.8
-    seconds = float((folder.parent / "seconds").read_text())
-    assert seconds * (8 * 40) / (VIDEOS * FRAMES) < 60  # default size, of two cores
 
 
 def test_same_seed_same_bytes(tmp_path):

@@ -1,6 +1,5 @@
 import gzip
 import hashlib
-import time
 
 import numpy as np
 import pydicom
@@ -42,9 +41,7 @@ def exams(folder):
 
 @pytest.fixture(scope="module")
 def patient():
-    start = time.process_time()
-    patient = pe.draw_patient(SEED, 0)
-    return patient, time.process_time() - start
+    return pe.draw_patient(SEED, 0)
 
 
 def test_same_seed_same_bytes(folder, tmp_path):
@@ -70,9 +67,9 @@ def test_the_readers_find_what_was_drawn(exams, patient):
         assert volume.spacing[0] == pytest.approx(pe.SLICE_MM)
         assert (np.diag(volume.affine) > 0).all()
     # Slope, intercept and sign of the stored values differ from scanner to scanner.
-    np.testing.assert_array_equal(exams[0][1].hu, patient[0].hu)
-    np.testing.assert_array_equal(exams[0][2].labels, patient[0].labels)
-    np.testing.assert_allclose(exams[0][1].spacing, patient[0].grid.spacing, rtol=1e-6)
+    np.testing.assert_array_equal(exams[0][1].hu, patient.hu)
+    np.testing.assert_array_equal(exams[0][2].labels, patient.labels)
+    np.testing.assert_allclose(exams[0][1].spacing, patient.grid.spacing, rtol=1e-6)
     scanners = {(s.slope, s.intercept, s.signed) for s in _dicom.SCANNERS}
     assert len(scanners) == 4
 
@@ -132,7 +129,7 @@ def test_identifiers_are_in_the_raw_folder_alone(folder):
 
 
 def test_clots_are_dark_in_bright_arteries(patient):
-    exam = patient[0]
+    exam = patient
     ball = ndimage.generate_binary_structure(3, 1)
     inside = ndimage.binary_erosion(exam.labels > 0, ball, 2)
     assert inside.sum() > 30
@@ -144,7 +141,7 @@ def test_clots_are_dark_in_bright_arteries(patient):
 
 
 def test_borders_of_clots_are_partial_volumes(patient):
-    exam = patient[0]
+    exam = patient
     distance = ndimage.distance_transform_edt(exam.labels == 0, sampling=exam.grid.spacing)
     distance -= ndimage.distance_transform_edt(exam.labels > 0, sampling=exam.grid.spacing)
     calm = ndimage.gaussian_filter(exam.hu.astype(np.float32), 0.6)
@@ -249,10 +246,6 @@ def test_branches_are_smooth_chains_of_short_pieces():
     assert (pieces[:, 6:] <= 3).all() and len(pieces) == len(tree.points) - 1
     down = tree.downstream(0, 30)
     assert tree.upstream(down[-1], 1e9) == down[::-1]
-
-
-def test_generation_is_fast(patient):
-    assert patient[1] * 12 < 50  # default 12 patients, on one core
 
 
 def test_ensure_is_whole_or_absent(tmp_path, monkeypatch):
