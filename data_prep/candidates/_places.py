@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data_prep.candidates import _band, _edges, _training, _verify, _voting
 
-FARTHEST = 0.6  # of a boundary from its candidate, as a share of the working frame's side
+FARTHEST = 0.45  # of a boundary from its candidate, as a share of the working frame's side
 
 
 class Rules(Protocol):

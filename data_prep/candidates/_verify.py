@@ -11,7 +11,8 @@ RADII = 24
 NEAREST = 6.0  # pixels; no polyp is smaller
 WIDTH = np.log(1.2)  # an edge speaks for radii up to this ratio from its own
 NEIGHBOUR = 0.75  # what an edge is worth in the next sector
-PRIOR = 0.03  # edge strength that one squared standard deviation from the expectation costs, twice
+PRIOR = 0.2  # edge strength that one squared standard deviation from the expectation costs, twice
+SMOOTH = 2  # sectors on either side of which the median is taken
 FEATURES = (
     "log of the votes",
     "votes as a share of the frame's most",
@@ -64,7 +65,9 @@ def outline(
     strength = np.maximum(strength, NEIGHBOUR * beside)
     middle = np.log(expected).reshape(SECTORS, -1).mean(axis=1)
     doubt = (np.log(radii) - middle[:, None]) / sd
-    return radii[(strength - PRIOR * np.square(doubt) / 2).argmax(axis=1)]
+    found = radii[(strength - PRIOR * np.square(doubt) / 2).argmax(axis=1)]
+    near = [np.roll(found, shift) for shift in range(-SMOOTH, SMOOTH + 1)]
+    return np.median(near, axis=0)
 
 
 def corners(centre: Sequence[float], radii: NDArray) -> NDArray[np.float64]:

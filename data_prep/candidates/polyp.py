@@ -100,13 +100,13 @@ class Settings:
     folds: int = 3
     max_frames: int = 600
     threshold: float = 0.4
-    retained: float = 0.55
+    retained: float = 0.6
     sigmas: tuple[float, ...] = (10.0, 20.0, 40.0)
     groups: int = 4
     step: int = 4
     radius: float = 20.0
     drop: float = 0.5
-    band: float = 1.0
+    band: float = 0.7
     top_k: int = 10
 
     def __post_init__(self) -> None:
