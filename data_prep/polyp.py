@@ -83,7 +83,7 @@ class Settings:
     test_mirrors: int = 8
     min_lesion: float = 0.001
     trees: int = 50
-    samples: int = 40_000
+    samples: int = 20_000
 
     def __post_init__(self) -> None:
         if self.patch < 16:
