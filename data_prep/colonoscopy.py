@@ -12,6 +12,8 @@ from data_prep.readers import _colonoscopy
 from data_prep.readers._colonoscopy import Options, Sampling, Source
 from data_prep.readers._images import Unusable
 
+flags.disclaim_key_flags()  # the shared flags are those of the command that defines them
+
 
 def define_flags(*, every_s: float | None, labelled_only: bool = False) -> None:
     """Define the flags of a colonoscopy command; the arguments are their defaults."""

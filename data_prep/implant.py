@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 from scipy import ndimage, special
 
-from data_prep import clot_shapes, command, volume_files
+from data_prep import clot_shapes, command, folders, volume_files
 from data_prep.clot_shapes import Shape
 from data_prep.errors import UserError
 from data_prep.readers import _grids, _lesions, _volumes
@@ -371,9 +371,7 @@ def summary(report: dict) -> str:
 def main() -> None:
     """Implant what the flags ask for."""
     values = flags.FLAGS
-    output = pathlib.Path(values.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"--output={output} exists and is not an empty folder: choose another.")
+    output = folders.new_output()
     scan = read_scan(pathlib.Path(values.ct), pathlib.Path(values.arteries))
     shapes, dropped = clot_shapes.read_shapes(pathlib.Path(values.emboli))
     report = generate(
@@ -393,8 +391,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("ct", None, "Contrast-enhanced CT, one file.", required=True)
     flags.DEFINE_string("arteries", None, "Mask of its pulmonary arteries.", required=True)
     flags.DEFINE_string("emboli", None, "Folder of embolus masks.", required=True)
-    flags.DEFINE_string("output", None, "Folder to write; must be new or empty.", required=True)
+    folders.define_output()
     flags.DEFINE_integer("patients", 20, "Cases to make.", 1, 999)
     flags.DEFINE_integer("emboli_per_patient", 3, "Emboli in each.", 1, 255)
-    flags.DEFINE_integer("seed", 0, "The same seed gives the same bytes.", 0, 2**31 - 1)
     command.run(main)

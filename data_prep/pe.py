@@ -270,7 +270,7 @@ def kept_key(output: pathlib.Path) -> bytes:
 
 def define_flags() -> None:
     """Define the flags of this command beside the shared ones."""
-    from data_prep.readers._lesions import LESIONS
+    from data_prep.readers._volumes import LESIONS
 
     default = Settings()
     command.define_flags()

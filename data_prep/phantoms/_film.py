@@ -2,11 +2,8 @@
 
 import dataclasses
 import fractions
-import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import av
 import numpy as np
@@ -158,25 +155,3 @@ def write_video(path: pathlib.Path, frames: Iterable[np.ndarray]) -> None:
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
-
-
-def ensure(cache: pathlib.Path, name: str, write: Callable[[pathlib.Path], None]) -> pathlib.Path:
-    """Folder ``name`` in ``cache``, written by ``write(folder)`` if it is not there yet.
-
-    It appears whole or not at all, also where several processes ask at once.
-    """
-    cache = pathlib.Path(cache)
-    target = cache / name
-    if not target.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}.", dir=cache))
-        try:
-            write(partial)
-            os.chmod(partial, 0o755)
-            partial.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was first
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return target

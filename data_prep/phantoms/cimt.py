@@ -12,18 +12,14 @@ walls hard is there too: drop-outs of the intima, second layers, haze, shadows, 
 
 import csv
 import dataclasses
-import os
 import pathlib
-import shutil
-import tempfile
 
 import numpy as np
 from absl import flags
 from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 
-from data_prep import command
-from data_prep.errors import UserError
+from data_prep import command, folders
 
 WIDTH, HEIGHT = 400, 300  # pixels
 VERSION = 1  # raised whenever the same seed gives other images
@@ -96,21 +92,9 @@ def ensure(cache: pathlib.Path, seed: int = 0) -> pathlib.Path:
 
     It appears whole or not at all, also where several processes ask at once.
     """
-    cache = pathlib.Path(cache)
-    target = cache / f"cimt-phantom-{VERSION}-{seed}"
-    if not target.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=cache))
-        try:
-            generate(partial, seed)
-            os.chmod(partial, 0o755)
-            partial.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was first
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return target
+    return folders.ensure(
+        cache, f"cimt-phantom-{VERSION}-{seed}", lambda folder: generate(folder, seed)
+    )
 
 
 def draw_subject(rng: np.random.Generator) -> Subject:
@@ -299,17 +283,14 @@ def _write(path: pathlib.Path, heading: tuple[str, ...], rows: list[tuple]) -> N
 def main() -> None:
     """Write the phantom that the flags ask for."""
     values = flags.FLAGS
-    folder = pathlib.Path(values.output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--output={folder} exists and is not an empty folder: choose another.")
+    folder = folders.new_output()
     generate(folder, values.seed, values.subjects, values.images_per_subject)
     count = values.subjects * values.images_per_subject
     print(f"{count} images written: {folder}. Next: python -m data_prep.cimt --input={folder}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", None, "Folder to write; must be new or empty.", required=True)
-    flags.DEFINE_integer("seed", 0, "The same seed gives the same bytes.", 0, 2**31 - 1)
+    folders.define_output()
     flags.DEFINE_integer("subjects", 24, "Persons; enough for 10 or more in each part.", 1)
     flags.DEFINE_integer("images_per_subject", 2, "As left and right of a person.", 1)
     command.run(main)

@@ -17,8 +17,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from data_prep import command
-from data_prep.errors import UserError
+from data_prep import command, folders
 from data_prep.phantoms import _endoscope, _film, _passage, polyp
 from data_prep.phantoms._colonoscopy import HEIGHT, WIDTH, Camera, Scene, march, unit
 
@@ -77,7 +76,7 @@ def ensure(cache: pathlib.Path, seed: int = 0) -> pathlib.Path:
 
     It appears whole or not at all, also where several processes ask at once.
     """
-    return _film.ensure(
+    return folders.ensure(
         cache, f"frame-phantom-{VERSION}-{seed}", lambda folder: generate(folder, seed)
     )
 
@@ -214,17 +213,14 @@ def _touch(scene: Scene, cameras: list[Camera], event: Event, rng: np.random.Gen
 def main() -> None:
     """Write the phantom that the flags ask for."""
     values = flags.FLAGS
-    folder = pathlib.Path(values.output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--output={folder} exists and is not an empty folder: choose another.")
+    folder = folders.new_output()
     generate(folder, values.seed, values.videos, values.frames)
     print(f"{values.videos} videos written: {folder}.")
     print(f"Next: python -m data_prep.frame --input={folder}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", None, "Folder to write; must be new or empty.", required=True)
-    flags.DEFINE_integer("seed", 0, "The same seed gives the same bytes.", 0, 2**31 - 1)
+    folders.define_output()
     flags.DEFINE_integer("videos", 8, "Each has good and spoilt frames.", 1)
     flags.DEFINE_integer("frames", 40, "Frames of a video, at 5 a second.", 1)
     command.run(main)

@@ -13,17 +13,13 @@ reconstruction, by which a small vessel has the brightness of a clot at its rim.
 import concurrent.futures
 import dataclasses
 import functools
-import os
 import pathlib
-import shutil
-import tempfile
 
 import numpy as np
 from absl import flags
 from scipy import ndimage
 
-from data_prep import command, volume_files
-from data_prep.errors import UserError
+from data_prep import command, folders, volume_files
 from data_prep.phantoms import _clots, _dicom, _thorax
 from data_prep.phantoms._vessels import Grid, coverage, texture
 
@@ -120,21 +116,9 @@ def ensure(cache: pathlib.Path, seed: int = 0) -> pathlib.Path:
 
     It appears whole or not at all, also where several processes ask at once.
     """
-    cache = pathlib.Path(cache)
-    target = cache / f"pe-phantom-{VERSION}-{seed}"
-    if not target.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=cache))
-        try:
-            generate(partial, seed)
-            os.chmod(partial, 0o755)
-            partial.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was first
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return target
+    return folders.ensure(
+        cache, f"pe-phantom-{VERSION}-{seed}", lambda folder: generate(folder, seed)
+    )
 
 
 def identifiers(seed: int = 0, patients: int = 12) -> tuple[str, ...]:
@@ -297,16 +281,13 @@ def _generate(folder: pathlib.Path, seed: int, number: int) -> None:
 def main() -> None:
     """Write the phantom that the flags ask for."""
     values = flags.FLAGS
-    folder = pathlib.Path(values.output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--output={folder} exists and is not an empty folder: choose another.")
+    folder = folders.new_output()
     generate(folder, values.seed, values.patients)
     print(f"{values.patients} series written: {folder}.")
     print(f"Next: python -m data_prep.pe --input={folder}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", None, "Folder to write; must be new or empty.", required=True)
-    flags.DEFINE_integer("seed", 0, "The same seed gives the same bytes.", 0, 2**31 - 1)
+    folders.define_output()
     flags.DEFINE_integer("patients", 12, "One series each, most with 3 to 6 emboli.", 1, 999)
     command.run(main)
