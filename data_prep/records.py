@@ -31,7 +31,7 @@ COMMON = {
 }
 
 #: Kinds an app may declare for its own features.
-EXTRA_KINDS = ("float", "float_list", "int", "text")
+EXTRA_KINDS = ("float", "float_list", "int", "int_list", "text")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Example:
     lesion : int
         Index of the lesion within the case, -1 for none.
     extras : mapping
-        Exactly the features that the app declares; ``float_list`` takes any 1-D sequence and may be
-        empty or hold NaN.
+        Exactly the features that the app declares; ``float_list`` and ``int_list`` take any 1-D
+        sequence, which may be empty; floats may be NaN.
     """
 
     key: str
@@ -143,9 +143,10 @@ def parse_spec(
         "int": tf.int64,
         "float": tf.float32,
     }
+    lists = {"float_list": tf.float32, "int_list": tf.int64}
     return {
-        name: tf.io.RaggedFeature(tf.float32)
-        if kind == "float_list"
+        name: tf.io.RaggedFeature(lists[kind])
+        if kind in lists
         else tf.io.FixedLenFeature([], fixed[kind])
         for name, kind in kinds(extras).items()
     }
@@ -170,6 +171,7 @@ def features_json(classes: Sequence[str], channels: int, extras: Mapping[str, st
         "int": ("tensor_feature.Tensor", tensor("int64")),
         "float": ("tensor_feature.Tensor", tensor("float32")),
         "float_list": ("tensor_feature.Tensor", tensor("float32", -1)),
+        "int_list": ("tensor_feature.Tensor", tensor("int64", -1)),
     }
     module = "tensorflow_datasets.core.features."
     features = {
@@ -207,5 +209,8 @@ def _feature(kind: str, value: object) -> bytes:
         return _delimited(1, _delimited(1, value if kind == "image" else str(value).encode()))
     if kind in ("label", "int"):
         return _delimited(3, _delimited(1, _varint(int(value))))
+    if kind == "int_list":
+        packed = b"".join(_varint(int(number)) for number in value)
+        return _delimited(3, _delimited(1, packed) if packed else b"")
     floats = np.atleast_1d(np.asarray(value, "<f4"))
     return _delimited(2, _delimited(1, floats.tobytes()) if floats.size else b"")
