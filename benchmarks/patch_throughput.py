@@ -40,12 +40,12 @@ def candidates(count: int):
 
 def ours(frames, boxes) -> int:
     """Number of patches made."""
-    from data_prep import patches, polyp
+    from data_prep import patches, polyp_patches
 
-    settings = polyp.Settings(patch=SIDE)
+    settings = polyp_patches.Settings(patch=SIDE)
     made = 0
     for frame, box in zip(frames, boxes, strict=True):
-        stack = patches.dihedral(polyp.views(frame, tuple(box), settings))
+        stack = patches.dihedral(polyp_patches.views(frame, tuple(box), settings))
         made += stack.shape[0] * stack.shape[1]
     return made
 

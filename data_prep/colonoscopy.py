@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from absl import flags, logging
 
-from data_prep import command, splits
+from data_prep import command, shards, splits
 from data_prep.errors import UserError
 from data_prep.readers import _colonoscopy
 from data_prep.readers._colonoscopy import Options, Sampling, Source
@@ -95,8 +95,13 @@ def warn_of_unknown_identity(sources: Sequence[Source]) -> None:
         )
 
 
-def readable(sources: Sequence[Source], sampling: Sampling, workers: int) -> list[Source]:
-    """Cases that can be read from the first frame to the last; every frame is decoded once."""
+def readable(
+    sources: Sequence[Source], sampling: Sampling, options: command.Options
+) -> list[Source]:
+    """Cases that can be read from the first frame to the last; every frame is decoded once.
+
+    Where the output is a finished dataset, it tells which could be read when it was made.
+    """
 
     def whole(source: Source) -> bool:
         try:
@@ -106,7 +111,9 @@ def readable(sources: Sequence[Source], sampling: Sampling, workers: int) -> lis
             return False
         return True
 
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    if (left_out := shards.left_out(options.output)) is not None:
+        return [s for s in sources if splits.pseudonym(s.name, options.key) not in left_out]
+    with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
         return [s for s, good in zip(sources, pool.map(whole, sources), strict=True) if good]
 
 

@@ -108,6 +108,16 @@ def find_finished(output: pathlib.Path, inputs: str) -> dict | None:
     return prep
 
 
+def left_out(output: pathlib.Path) -> set[str] | None:
+    """Cases that a finished dataset could not use; None if ``output`` is none."""
+    try:
+        return {
+            entry["case"] for entry in json.loads((output / "prep.json").read_text())["skipped"]
+        }
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def write_dataset(
     output: pathlib.Path,
     layout: Layout,

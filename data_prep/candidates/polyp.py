@@ -26,7 +26,8 @@ from data_prep.candidates import _band, _context, _edges, _places, _training, _v
 from data_prep.candidates.forest import Forest
 from data_prep.errors import UserError
 
-_FORMAT = "polyp candidates 1"
+FILE = "candidates.npz"  # name of a kept detector, beside the records and in a run
+_FORMAT = "polyp candidates 2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +165,8 @@ class Detector:
         Of the boundary's distance.
     judge : _verify.Judge
         Of the score.
+    learnt : tuple of str
+        Hashes of the cases that it has learnt from, where its maker knows them.
     """
 
     settings: Settings
@@ -172,6 +175,7 @@ class Detector:
     scales: NDArray[np.float64]
     regression: _band.Regression
     judge: _verify.Judge
+    learnt: tuple[str, ...] = ()
 
     def detect(self, image: NDArray[np.uint8]) -> list[Candidate]:
         """Candidates of one image.
@@ -226,6 +230,7 @@ class Detector:
             "scales": self.scales,
             "regression": np.array(dataclasses.astuple(self.regression)),
             "judge": np.append(self.judge.weights, self.judge.intercept),
+            "learnt": np.array(self.learnt, dtype=np.str_),
             **self.appearance.arrays("appearance_"),
             **self.context.arrays("context_"),
         }
@@ -254,6 +259,7 @@ def load(path: str | pathlib.Path) -> Detector:
                 kept["scales"],
                 _band.Regression(*map(float, kept["regression"])),
                 _verify.Judge(kept["judge"][:-1], float(kept["judge"][-1])),
+                tuple(kept["learnt"].tolist()),
             )
     except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep import polyp as prep
+from data_prep import polyp_patches
 from data_prep.candidates import polyp as candidates
 from data_prep.errors import UserError
 from data_prep.readers._field_of_view import field_of_view
@@ -51,13 +51,13 @@ def predict(
     UserError
         If the video cannot be read, or the run has no detector.
     """
-    place = options.assets / prep.DETECTOR if options.assets else None
+    place = options.assets / candidates.FILE if options.assets else None
     if place is None or not place.is_file():
         raise UserError(
-            f"the run has no {prep.DETECTOR} in its folder assets: it was not trained by this app"
+            f"the run has no {candidates.FILE} in its folder assets: it was not trained by this app"
         )
     detector = candidates.load(place)
-    asked = prep.Settings(
+    asked = polyp_patches.Settings(
         patch=settings["patch"], scales=tuple(settings["scales"]), shift=settings["shift"]
     )
     rows, sheet, number = [], [], 0
@@ -65,7 +65,7 @@ def predict(
         number += 1
         found = []
         for each in detector.detect(frame.image)[: settings["top_k"]]:
-            stack = prep.views(frame.image, each.box, asked)
+            stack = polyp_patches.views(frame.image, each.box, asked)
             unit = {"image": stack.reshape(-1, *stack.shape[2:]), "views": len(stack)}
             found.append((scorer(unit | {"score": each.score}), each))
         found.sort(key=lambda pair: -pair[0])

@@ -7,8 +7,11 @@ import types
 import numpy as np
 import pytest
 
+from data_prep import command
 from data_prep import polyp as prep
+from data_prep.candidates import polyp as candidates
 from data_prep.errors import UserError
+from data_prep.readers import _colonoscopy
 from medxfer.apps import _detection, polyp
 from medxfer.apps._options import PredictOptions
 from tests.testing.app_test_case import AppTestCase
@@ -83,6 +86,21 @@ class TestPolyp(AppTestCase):
         assert found["highest_probability"] == highest
         assert (tmp_path / "a.png").stat().st_size > 1000
         assert f"{found['candidates']} candidates" in app.describe(found)
+
+    def test_a_finished_dataset_is_not_decoded_again(self, raw, folder, monkeypatch):
+        monkeypatch.setattr(_colonoscopy, "frames", None)  # calling it would end the test
+        assert prep.prepare(raw, folder.path, settings=SMALL).reused
+
+    def test_a_detector_is_not_tested_on_what_it_has_learnt_from(self, raw, folder, tmp_path):
+        detector = folder.path / "assets" / "candidates.npz"
+        known = len(candidates.load(detector).learnt)
+        assert known == len({fact["subject"] for fact in folder.truth["train"].values()}) > 0
+        everything = command.Options(tmp_path / "other", key=b"another", test_fraction=1)
+        with pytest.raises(UserError, match=f"has learnt from {known} of the"):
+            prep.prepare(
+                raw, tmp_path / "other", settings=SMALL, detector=detector, options=everything
+            )
+        assert list(tmp_path.iterdir()) == []
 
     def test_predict_needs_the_detector(self, app, raw, tmp_path):
         with pytest.raises(UserError, match=r"candidates\.npz"):
