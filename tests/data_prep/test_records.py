@@ -13,7 +13,7 @@ EXTRAS = {
     "margin": "int",
     "note": "text",
     "li": "float_list",
-    "labels": "int_list",
+    "counts": "int_list",
 }
 
 
@@ -36,7 +36,7 @@ def random_example(rng: np.random.Generator) -> records.Example:
             "margin": number,
             "note": "é",
             "li": rows,
-            "labels": rng.integers(-(2**62), 2**62, rng.integers(0, 20)),
+            "counts": rng.integers(-(2**62), 2**62, rng.integers(0, 20)),
         },
     )
 
@@ -55,8 +55,8 @@ def by_tensorflow(example: records.Example) -> tf.train.Example:
     feature["mm_per_pixel"].float_list.value.append(example.extras["mm_per_pixel"])
     feature["li"].float_list.SetInParent()
     feature["li"].float_list.value.extend(example.extras["li"])
-    feature["labels"].int64_list.SetInParent()
-    feature["labels"].int64_list.value.extend(example.extras["labels"])
+    feature["counts"].int64_list.SetInParent()
+    feature["counts"].int64_list.value.extend(example.extras["counts"])
     return message
 
 
@@ -90,7 +90,7 @@ def test_parsing_gives_back_what_was_encoded():
         ]
         assert values["mm_per_pixel"] == np.float32(example.extras["mm_per_pixel"])
         assert values["margin"] == example.extras["margin"]
-        for name in ("li", "labels"):
+        for name in ("li", "counts"):
             np.testing.assert_array_equal(values[name], example.extras[name])
 
 
@@ -136,7 +136,7 @@ def test_features_json_is_what_tfds_writes():
             "margin": feature.Tensor(shape=(), dtype=np.int64),
             "note": feature.Text(),
             "li": feature.Tensor(shape=(None,), dtype=np.float32),
-            "labels": feature.Tensor(shape=(None,), dtype=np.int64),
+            "counts": feature.Tensor(shape=(None,), dtype=np.int64),
         }
     )
     described = records.features_json(("a", "b", "c"), 1, EXTRAS)
