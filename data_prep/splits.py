@@ -4,6 +4,7 @@ Every decision is by subject (person, animal, exam), never by image: two images 
 both sides of a split would let a network recognise the subject instead of the disease.
 """
 
+import collections
 import hashlib
 import hmac
 import math
@@ -60,6 +61,7 @@ def assign(
     validation_fraction: float,
     folds: int | None = None,
     fold: int | None = None,
+    strata: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Part of every subject: "train", "validation" or "test".
 
@@ -82,6 +84,9 @@ def assign(
         Cross-validation: the test part of fold i of n is every n-th subject of the ranking from the
         i-th on, i from 0. Over all folds each subject is test exactly once. Validation subjects
         are taken from the next folds in turn.
+    strata : mapping, optional
+        Subject -> stratum, such as a class: every part then has its share of each stratum, as
+        nearly as whole subjects allow; of a single subject the training part is the likeliest.
 
     Raises
     ------
@@ -95,6 +100,7 @@ def assign(
             f"Received: {test_fraction} and {validation_fraction}."
         )
     if folds is None and fold is None:
+        ranked = _spread(ranked, strata)
         count = _share(test_fraction, len(ranked))
         test, rest = ranked[:count], ranked[count:]
     elif folds is None or fold is None or folds < 2 or not 0 <= fold < folds:
@@ -103,8 +109,11 @@ def assign(
             f"Received: {folds} and {fold}."
         )
     else:
+        if strata is not None:  # a stratum's members in turn, so that each goes to another fold
+            ranked.sort(key=strata.__getitem__)
         turns = [ranked[(fold + turn) % folds :: folds] for turn in range(folds)]
         test, rest = turns[0], [subject for turn in turns[1:] for subject in turn]
+    rest = _spread(rest, strata)
     count = _share(validation_fraction, len(rest))
     parts = {
         "train": rest[count:],
@@ -173,6 +182,20 @@ def require_disjoint(subjects: Mapping[str, Collection[str]], parts: Mapping[str
 def _share(share: float, count: int) -> int:
     """Nearest whole number, half upwards, at least one of a share above 0."""
     return min(count, max(1, math.floor(share * count + 0.5))) if share > 0 else 0
+
+
+def _spread(ranked: list[str], strata: Mapping[str, str] | None) -> list[str]:
+    """The subjects in such an order that any first so many hold every stratum in proportion."""
+    if strata is None:
+        return ranked
+    sizes = collections.Counter(strata[subject] for subject in ranked)
+    seen: collections.Counter[str] = collections.Counter()
+    places = {}
+    for subject in ranked:
+        stratum = strata[subject]
+        places[subject] = (seen[stratum] + 0.5) / sizes[stratum]
+        seen[stratum] += 1
+    return sorted(ranked, key=places.__getitem__)
 
 
 def _ranked(subjects: Collection[str], key: str) -> list[str]:

@@ -134,7 +134,7 @@ class _Pixels:
                 if self._path != piece.path:
                     self._data = pydicom.dcmread(piece.path, force=True)
                     self._path = piece.path
-                stored, padding = _stored(self._data, piece)
+                stored, padding = stored_values(self._data, piece.frame)
         except Unusable as error:
             raise Unusable(f"{piece.path.name}: {error}") from error
         except Exception as error:  # damaged pixels raise many kinds
@@ -151,8 +151,18 @@ class _Pixels:
         return low, high, True
 
 
-def _stored(data: pydicom.Dataset, piece: Slice) -> tuple[np.ndarray, np.ndarray | None]:
-    """Stored values (Y, X) of a slice, and which of them are padding: bool (Y, X) or None."""
+def stored_values(data: pydicom.Dataset, frame: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Stored values (Y, X) of a frame, and which of them are padding: bool (Y, X) or None.
+
+    Of a colour image (Y, X, 3), which is RGB.
+
+    Raises
+    ------
+    Unusable
+        If there are no pixels, or no decoder for their compression is installed.
+    Exception
+        Of many kinds, if the pixels are damaged.
+    """
     syntax = data.file_meta.get("TransferSyntaxUID") if hasattr(data, "file_meta") else None
     if syntax is None:
         # Files without a preamble are little endian; reading showed whether types are explicit.
@@ -164,7 +174,7 @@ def _stored(data: pydicom.Dataset, piece: Slice) -> tuple[np.ndarray, np.ndarray
         raise Unusable("PixelData (7FE0,0010) is missing")
     try:
         # Bits above BitsStored are cut off below: padding may use them.
-        stored = pydicom.pixels.pixel_array(data, index=piece.frame, correct_unused_bits=False)
+        stored = pydicom.pixels.pixel_array(data, index=frame, correct_unused_bits=False)
     except (RuntimeError, NotImplementedError) as error:
         if syntax.is_compressed and "missing dependencies" in str(error):
             raise Unusable(
@@ -212,7 +222,7 @@ def _headers(
                     yield path, {}, "it is a link that leads out of the input folder"
                 continue
             try:
-                if not _is_dicom(path):
+                if not is_dicom(path):
                     continue
                 header = _head(path)
             except Exception:  # damaged files raise many kinds
@@ -222,7 +232,8 @@ def _headers(
                 yield path, header, ""
 
 
-def _is_dicom(path: pathlib.Path) -> bool:
+def is_dicom(path: pathlib.Path) -> bool:
+    """Whether a file is DICOM, by its suffix or its first bytes."""
     if not path.is_file():  # a pipe would be waited for
         return False
     if path.suffix.lower() in SUFFIXES_WITHOUT_PREAMBLE:

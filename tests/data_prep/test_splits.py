@@ -3,6 +3,7 @@ import hashlib
 import hmac
 import itertools
 
+import numpy as np
 import pytest
 
 from data_prep import splits
@@ -132,3 +133,36 @@ def test_subjects_in_two_parts_are_found():
     splits.require_disjoint(whole, parts)
     with pytest.raises(UserError, match=r"'validation_roi' are also in the train part \(b\)"):
         splits.require_disjoint({**whole, "validation_roi": ["c", "b"]}, parts)
+
+
+@pytest.mark.parametrize("folds", [None, 4])
+@pytest.mark.parametrize("seed", range(5))
+def test_parts_hold_their_share_of_every_stratum(folds, seed):
+    rng = np.random.default_rng(seed)
+    sizes = {"a": 40, "b": 23, "c": 8}
+    strata = {f"{name}{i}": name for name, size in sizes.items() for i in range(size)}
+    subjects = list(rng.permutation(list(strata)))
+    fold = None if folds is None else seed % folds
+    parts = splits.assign(subjects, str(seed), 0.25, 0.2, folds, fold, strata)
+    for name, size in sizes.items():
+        test, validation = (
+            sum(part == which and strata[subject] == name for subject, part in parts.items())
+            for which in ("test", "validation")
+        )
+        assert abs(test - size / 4) <= 1
+        assert abs(validation - 0.2 * (size - test)) <= 1
+    assert parts == splits.assign(sorted(subjects), str(seed), 0.25, 0.2, folds, fold, strata)
+
+
+def test_a_stratum_of_one_subject_is_learnt_from():
+    strata = dict.fromkeys(SUBJECTS, "common") | {SUBJECTS[0]: "rare"}
+    for seed in range(10):
+        parts = splits.assign(SUBJECTS, str(seed), 0.25, 0.2, strata=strata)
+        assert parts[SUBJECTS[0]] == "train"
+
+
+def test_one_stratum_changes_nothing():
+    one = dict.fromkeys(SUBJECTS, "all")
+    for given in ((0.3, 0.2), (0.3, 0.2, 5, 2)):
+        plain = splits.assign(SUBJECTS, "a", *given)
+        assert splits.assign(SUBJECTS, "a", *given, strata=one) == plain
