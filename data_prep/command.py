@@ -6,6 +6,7 @@ the flags are parsed, so that ``--help`` answers at once.
 """
 
 import collections
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -20,7 +21,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from absl import app, flags, logging
 
-from data_prep import splits
+from data_prep import locks, splits
 from data_prep.errors import UserError
 
 if typing.TYPE_CHECKING:
@@ -263,7 +264,8 @@ def prepare(
     ------
     UserError
         If there is no study, two have one name, none can be used, the subjects are too few for the
-        splits, the output holds something else, or the link table would lie inside the output.
+        splits, the output holds something else, another process writes it, or the link table would
+        lie inside it.
     """
     from data_prep import runner, shards
 
@@ -276,48 +278,56 @@ def prepare(
         "seed": options.seed,
         "key": splits.pseudonym("key of the pseudonyms", options.key),
     }
-    tokens = runner.tokens(studies, depends, options.workers)
-    settings = {**settings, **options.split_settings()}
-    inputs = hashlib.sha256(json.dumps([settings, sorted(tokens)], sort_keys=True).encode())
-    prep = shards.find_finished(options.output, inputs.hexdigest())
-    reused = prep is not None
     details: dict[str, str] = {}
     work = shards.work_folder(options.output)
-    if prep is None:
-        work.mkdir(parents=True, exist_ok=True)
-        kept = assets(work) if assets else None
-        spills, skipped = runner.run(
-            function,
-            studies,
-            work,
-            extras=layout.extras,
-            tokens=tokens,
-            workers=options.workers,
-            strict=options.strict,
-        )
-        details = {cases[failed.study.name]: failed.detail for failed in skipped}
-        if not spills:
-            reason = f"{skipped[0].study.name}: {skipped[0].detail}"
-            raise UserError(f"None of {len(studies)} studies can be used. {reason}")
-        if strange := {spill.case for spill in spills}.difference(cases.values()):
-            raise ValueError(f"A case must be the pseudonym of its study. Received: {strange}.")
-        prep = shards.write_dataset(
-            options.output,
-            layout,
-            spills,
-            options.assign({spill.subject for spill in spills}),
-            seed=options.seed,
-            settings=settings,
-            inputs=inputs.hexdigest(),
-            skipped={cases[failed.study.name]: failed.reason for failed in skipped},
-            key_id=depends["key"],
-            assets=kept,
-        )
-    shutil.rmtree(work, ignore_errors=True)
-    if options.link_table is not None:
-        _write_link_table(options.link_table, options.output, cases)
+    with _alone(options.output, work):
+        tokens = runner.tokens(studies, depends, options.workers)
+        settings = {**settings, **options.split_settings()}
+        inputs = hashlib.sha256(json.dumps([settings, sorted(tokens)], sort_keys=True).encode())
+        prep = shards.find_finished(options.output, inputs.hexdigest())
+        reused = prep is not None
+        if prep is None:
+            kept = assets(work) if assets else None
+            spills, skipped = runner.run(
+                function,
+                studies,
+                work,
+                extras=layout.extras,
+                tokens=tokens,
+                workers=options.workers,
+                strict=options.strict,
+            )
+            details = {cases[failed.study.name]: failed.detail for failed in skipped}
+            if not spills:
+                reason = f"{skipped[0].study.name}: {skipped[0].detail}"
+                raise UserError(f"None of {len(studies)} studies can be used. {reason}")
+            if strange := {spill.case for spill in spills}.difference(cases.values()):
+                raise ValueError(f"A case must be the pseudonym of its study. Received: {strange}.")
+            prep = shards.write_dataset(
+                options.output,
+                layout,
+                spills,
+                options.assign({spill.subject for spill in spills}),
+                seed=options.seed,
+                settings=settings,
+                inputs=inputs.hexdigest(),
+                skipped={cases[failed.study.name]: failed.reason for failed in skipped},
+                key_id=depends["key"],
+                assets=kept,
+            )
+        if options.link_table is not None:
+            _write_link_table(options.link_table, options.output, cases)
+        shutil.rmtree(work, ignore_errors=True)
     names = {case: name for name, case in cases.items()}
     return Prepared(options.output, prep, reused, names, details, options.link_table)
+
+
+def _alone(output: pathlib.Path, work: pathlib.Path) -> contextlib.AbstractContextManager:
+    """Keep other processes out while the dataset is made; one that is finished is only read."""
+    if (output / "prep.json").exists():
+        return contextlib.nullcontext()
+    instead = "Wait until it has ended, or choose another --output."
+    return locks.hold(work, instead)
 
 
 def summary(prepared: Prepared) -> str:

@@ -1,5 +1,6 @@
 """One run from records to its closing summary: train, evaluate, draw, report, export."""
 
+import contextlib
 import dataclasses
 import itertools
 import pathlib
@@ -9,6 +10,7 @@ from types import ModuleType
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from data_prep.errors import UserError
@@ -93,7 +95,6 @@ def train(
     ``counterparts``: score the classic methods too; a study does that once for all its runs.
     """
     started = time.monotonic()
-    app = app_of(config)
     run.check(config)
     network = plugins.load("medxfer.models", config.model)
     if config.tune != auto.AUTO:  # before the download of weights, which a wrong name would waste
@@ -123,8 +124,29 @@ def train(
         validation_part.num_examples,
         len(set(validation_part.subjects)),
     )
-    run.begin(config)  # not before data and weights are known to be good
-    run.require_inputs(folder.fingerprint, built.weights.sha256 or "")
+    chief = distribution.is_chief(strategy)
+    with run.hold() if chief else contextlib.nullcontext():
+        run.begin(config)  # not before data and weights are known to be good
+        run.require_inputs(folder.fingerprint, built.weights.sha256 or "")
+        built, card = _fit(config, run, built, folder, train_part, validation_part, strategy)
+        if not chief:
+            return {}
+        card["seconds"] = {"training": time.monotonic() - started}
+        run.keep(folder.assets)
+        return finish(run, card, built, folder, export_model, counterparts)
+
+
+def _fit(
+    config: Config,
+    run: RunFolder,
+    built: Built,
+    folder: data.DatasetFolder,
+    train_part: data.Pipeline,
+    validation_part: data.Pipeline,
+    strategy: tf.distribute.Strategy,
+) -> tuple[Built, dict]:
+    """Train; the network with its best weights, and what the run card says of it."""
+    app = app_of(config)
     how = {"monitor": app.monitor, "config": config, "run_dir": run.path, "strategy": strategy}
     choice = None
     if config.tune == auto.AUTO:
@@ -140,7 +162,7 @@ def train(
             built.model, built.groups, stages, train_part, validation_part, **how
         )
     if not distribution.is_chief(strategy):
-        return {}
+        return built, {}
     card = {
         "app": config.app,
         "config": _without_paths(config),
@@ -162,12 +184,10 @@ def train(
         "best_validation_auc": history.best.score,
         "trained_weights_sha256": runs.sha256(run.weights),
         "versions": runs.versions(),
-        "seconds": {"training": time.monotonic() - started},
     }
     if choice is not None:
         card["search"] = choice.to_json()
-    run.keep(folder.assets)
-    return finish(run, card, built, folder, export_model, counterparts)
+    return built, card
 
 
 def _without_paths(config: Config) -> dict:

@@ -243,7 +243,9 @@ def _evaluate(run: runs.RunFolder) -> None:
     quiet.import_tensorflow()
     from medxfer import experiment
 
-    _summary(*experiment.evaluate(run, FLAGS.data))
+    with run.hold():
+        shown = experiment.evaluate(run, FLAGS.data)
+    _summary(*shown)
 
 
 def _export(run: runs.RunFolder) -> None:
@@ -254,7 +256,9 @@ def _export(run: runs.RunFolder) -> None:
     run.require_same_data(config.data)
     folder = experiment.open_data(config)
     built = experiment.trained(run, len(folder.classes))
-    print(experiment.export(run, config, built, folder))
+    with run.hold():
+        version = experiment.export(run, config, built, folder)
+    print(version)
 
 
 def _predict(run: runs.RunFolder) -> None:

@@ -3,6 +3,7 @@
 ``config.json`` is written first and ``run_card.json`` last: a folder with a run card is finished.
 """
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -15,6 +16,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
+from data_prep import locks
 from data_prep.errors import UserError
 from medxfer.config import Config
 
@@ -107,6 +109,17 @@ class RunFolder:
                 f"{self.path} is not empty and is no run folder. Give another name with --run."
             )
 
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes out of the folder meanwhile (see :mod:`data_prep.locks`).
+
+        Raises
+        ------
+        UserError
+            On entry, if one is there.
+        """
+        instead = "Wait until it has ended, or give this run another name with --run."
+        return locks.hold(self.path, instead)
+
     def begin(self, config: Config) -> None:
         """Make the folder, or go on in the folder of an interrupted run of the same settings.
 
@@ -169,7 +182,8 @@ class RunFolder:
 
     def _is_blank(self) -> bool:
         """Whether nothing is there but what an interruption of :meth:`begin` may leave."""
-        return all(found.name == "config.partial" for found in self.path.iterdir())
+        left = {"config.partial", locks.FOLDER}
+        return all(found.name in left for found in self.path.iterdir())
 
     def write_json(self, name: str, content: Mapping) -> pathlib.Path:
         """Write a JSON file, whole or not at all; numbers that are not finite become null."""

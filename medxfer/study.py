@@ -13,6 +13,7 @@ from absl import flags, logging
 
 from data_prep import command, quiet
 from data_prep.errors import UserError
+from data_prep.locks import duration
 from medxfer import main as runs_main
 from medxfer import plugins
 from medxfer.config import INITS
@@ -96,17 +97,18 @@ def main() -> None:
             study, plan, examples, len(folder.subjects("train"))
         )))  # fmt: skip
         return
-    outcome = execute.execute(
-        study, plan, jobs=FLAGS.jobs, shard=shard, age=FLAGS.claim_age, report=_Progress(plan)
-    )
-    if outcome.elsewhere:
-        print(
-            f"{len(outcome.elsewhere)} runs are being done by other processes. The same command, "
-            "started again, compares all runs when they have ended."
+    with study.hold(shard, FLAGS.claim_age):
+        outcome = execute.execute(
+            study, plan, jobs=FLAGS.jobs, shard=shard, age=FLAGS.claim_age, report=_Progress(plan)
         )
-        if shard[1] > 1:
-            return
-    conclude(study, plan, folder)
+        if outcome.elsewhere:
+            print(
+                f"{len(outcome.elsewhere)} runs are being done by other processes. The same "
+                "command, started again, compares all runs when they have ended."
+            )
+            if shard[1] > 1:
+                return
+        conclude(study, plan, folder)
 
 
 def _plan(base, folder):
@@ -159,13 +161,6 @@ class _Progress:
             len(self._seconds),
             self._total,
         )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _plan_text(study, plan, estimated) -> str:

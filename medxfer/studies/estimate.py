@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
+from data_prep import locks
 from medxfer.runs import RunFolder
-from medxfer.studies import claims, execute
+from medxfer.studies import execute
 from medxfer.studies.plan import SCRATCH, Plan, Planned, StudyFolder
 
 
@@ -108,7 +109,7 @@ def _calibration(study: StudyFolder, run: Planned) -> dict | None:
     place = study.path / "calibration"
     place.mkdir(parents=True, exist_ok=True)
     path: pathlib.Path = place / f"{run.config.model}.json"
-    about = {"machine": claims.machine(), "batch": run.config.batch_size}
+    about = {"machine": locks.machine(), "batch": run.config.batch_size}
     try:
         kept = json.loads(path.read_text())
         if kept.pop("about") == about:

@@ -2,7 +2,7 @@
 
 A study may be killed at any moment and started again, and several machines may work on one folder:
 what is finished is kept, what was interrupted goes on from its last checkpoint, and a claim (see
-:mod:`medxfer.studies.claims`) keeps two processes from doing the same run.
+:mod:`data_prep.locks`) keeps two processes from doing the same run.
 """
 
 import dataclasses
@@ -17,17 +17,16 @@ from collections.abc import Callable, Sequence
 
 from absl import flags, logging
 
+from data_prep import locks
 from data_prep.errors import UserError
 from medxfer import main
 from medxfer.config import Config
-from medxfer.studies import claims
 from medxfer.studies.plan import Plan, Planned, StudyFolder
 
 Command = Callable[[StudyFolder, Planned], list[str]]
 
 CHILD = (sys.executable, "-m", "medxfer.studies.child")
 
-BEAT = 20.0  # seconds between signs of life
 _LINES = 30  # of a failed run's log that are kept
 
 
@@ -50,7 +49,7 @@ class Outcome:
 class _Active:
     planned: Planned
     process: subprocess.Popen
-    claim: claims.Claim
+    claim: locks.Claim
     log: typing.IO
     started: float
     beat: float
@@ -117,7 +116,7 @@ def execute(
     *,
     jobs: int = 1,
     shard: tuple[int, int] = (0, 1),
-    age: float = claims.AGE,
+    age: float = locks.AGE,
     command: Command = command,
     poll: float = 0.5,
     report: Callable[[Planned, float], None] | None = None,
@@ -186,7 +185,7 @@ class _Executor:
             if planned.name in self._ended or planned.name in self._active:
                 continue
             if not self._settled(planned):
-                claim = claims.take(self._claims, planned.name, self._age)
+                claim = locks.take(self._claims, planned.name, self._age)
                 # Another process may have come to its end between the look and the claim.
                 if claim is not None and self._settled(planned):
                     claim.end()
@@ -205,7 +204,9 @@ class _Executor:
         self._ended.add(name)
         return True
 
-    def _start(self, planned: Planned, claim: claims.Claim) -> None:
+    def _start(self, planned: Planned, claim: locks.Claim) -> None:
+        # Who had the run before is gone or gives way, although its folder may not know it yet.
+        locks.void(self._study.run(planned.name).path)
         path = self._study.log(planned.name)
         path.parent.mkdir(exist_ok=True)
         _follow_the_records(self._study, planned)
@@ -218,7 +219,7 @@ class _Executor:
             stderr=log,
             env={**os.environ, **self._environment()},
         )
-        claim.note(child=claims.process(process.pid))
+        claim.note(child=locks.process(process.pid))
         now = time.monotonic()
         self._active[planned.name] = _Active(planned, process, claim, log, now, now)
         logging.info("Started %s.", _words(planned))
@@ -237,7 +238,7 @@ class _Executor:
         for name, active in list(self._active.items()):
             status = active.process.poll()
             now = time.monotonic()
-            if status is None and now - active.beat >= min(BEAT, self._age / 4):
+            if status is None and now - active.beat >= min(locks.BEAT, self._age / 4):
                 active.beat = now
                 if not active.claim.beat():
                     logging.warning("%s is being done elsewhere now.", name)

@@ -4,6 +4,7 @@ Tajbakhsh et al. 2016, section IV: every depth of fine-tuning and training from 
 training data and on less, beside the handcrafted counterpart.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from data_prep import splits
+from data_prep import locks, splits
 from data_prep.errors import UserError
 from medxfer import plugins
 from medxfer.config import INITS, Config
@@ -161,6 +162,23 @@ class StudyFolder:
             return same and run.card["data"]["fingerprint"] == fingerprint
         except (UserError, LookupError, TypeError):
             return False
+
+    def hold(self, shard: tuple[int, int], age: float) -> contextlib.AbstractContextManager[None]:
+        """Keep a second process from doing the same share (index, count) meanwhile.
+
+        Raises
+        ------
+        UserError
+            On entry, if one does it.
+        """
+        index, count = shard
+        return locks.hold(
+            self.path,
+            "Each process needs a share of its own (--shard=i/n), or wait until it has ended.",
+            place=self.path / "claims",
+            name=f"share-{index}-of-{count}",
+            age=age,
+        )
 
     def write_plan(self, plan: Plan, shared: bool) -> None:
         """Write the plan file, unless the same plan is there.

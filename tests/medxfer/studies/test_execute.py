@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from data_prep import locks
 from data_prep.errors import UserError
-from medxfer.studies import claims
 from medxfer.studies import execute as executes
 from medxfer.studies import plan as plans
 from tests.medxfer.studies import fake
@@ -97,7 +97,7 @@ def test_a_killed_study_takes_its_runs_with_it_and_goes_on(study):
     def gone():
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, 0)
-            return claims._began(child) == ""
+            return locks._began(child) == ""
         return True
 
     wait_for(gone)
@@ -150,61 +150,3 @@ def test_the_command_line_says_every_setting(study):
 def test_wrong_shards(text):
     with pytest.raises(UserError, match="--shard must be i/n"):
         executes.shard_of(text)
-
-
-class TestClaims:
-    def test_one_holder_at_a_time(self, tmp_path):
-        claim = claims.take(tmp_path, "run")
-        assert claims.take(tmp_path, "run") is None
-        assert claims.take(tmp_path, "run-2") is not None
-        assert claim.beat()
-        claim.end()
-        assert claims.take(tmp_path, "run").generation == 1
-
-    def test_a_name_with_dots_is_no_other_name(self, tmp_path):
-        claims.take(tmp_path, "a.1")
-        assert claims.generation(tmp_path, "a") == -1
-
-    def test_only_one_of_many_succeeds(self, tmp_path):
-        code = (
-            "import pathlib, sys, time\nfrom medxfer.studies import claims\n"
-            "place = pathlib.Path(sys.argv[1])\n"
-            "while not (place / 'go').exists(): pass\n"
-            "won = [claims.take(place, f'run{i}') is not None for i in range(50)]\n"
-            "print(''.join('01'[w] for w in won), flush=True)\nsys.stdin.read()"
-        )
-        racers = [
-            subprocess.Popen(
-                [sys.executable, "-c", code, str(tmp_path)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            )
-            for _ in range(3)
-        ]  # fmt: skip
-        (tmp_path / "go").touch()
-        rows = [process.stdout.readline().strip() for process in racers]
-        for process in racers:
-            process.communicate("")
-        assert [sum(map(int, column)) for column in zip(*rows, strict=True)] == [1] * 50
-
-    def test_silence_voids_a_claim_of_another_machine_and_its_holder_gives_way(self, tmp_path):
-        claim = claims.take(tmp_path, "run")
-        claim.note(machine="another")
-        assert claims.take(tmp_path, "run", age=60) is None
-        os.utime(claim.path, (time.time() - 100, time.time() - 100))
-        second = claims.take(tmp_path, "run", age=60)
-        assert second.generation == 1
-        assert not claim.beat() and second.beat()
-
-    def test_a_dead_holder_of_this_machine_is_not_waited_for(self, tmp_path):
-        claim = claims.take(tmp_path, "run")
-        claim.note(pid=2**22 + 1, child=claims.process(os.getpid()))
-        assert claims.take(tmp_path, "run") is None  # its child still works
-        claim.note(child={"pid": os.getpid(), "began": "another time"})
-        assert claims.take(tmp_path, "run") is not None
-
-    def test_a_damaged_file_counts_by_its_age(self, tmp_path):
-        claim = claims.take(tmp_path, "run")
-        claim.path.write_text("{")
-        assert claims.take(tmp_path, "run", age=60) is None
-        os.utime(claim.path, (1, 1))
-        assert claims.take(tmp_path, "run", age=60) is not None
