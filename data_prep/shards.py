@@ -118,6 +118,14 @@ def left_out(output: pathlib.Path) -> set[str] | None:
         return None
 
 
+def findings(output: pathlib.Path) -> dict | None:
+    """What was found out of the sources of a finished dataset; None if ``output`` is none."""
+    try:
+        return json.loads((output / "prep.json").read_text())["findings"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def write_dataset(
     output: pathlib.Path,
     layout: Layout,
@@ -130,6 +138,7 @@ def write_dataset(
     skipped: Mapping[str, str],
     key_id: str = "",
     assets: Mapping[str, bytes] | None = None,
+    findings: Mapping | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> dict:
     """Write the dataset folder; its bytes depend on neither the order of ``spills`` nor the time.
@@ -157,6 +166,9 @@ def write_dataset(
     assets : mapping, optional
         File name -> content of what lies in ``assets/`` beside the records: what a trained run
         needs again for raw studies.
+    findings : mapping, optional
+        What was found out of the sources as a whole, such as images that repeat: plain JSON values
+        with pseudonyms, for ``prep.json``.
     shard_bytes : int
 
     Returns
@@ -206,6 +218,7 @@ def write_dataset(
         prep["assets"] = {
             name: hashlib.sha256(content).hexdigest() for name, content in (assets or {}).items()
         }
+        prep["findings"] = dict(findings or {})
         prep["sources"] = {"found": len(spills) + len(skipped), "used": len(spills)}
         prep["skipped"] = [{"case": case, "reason": skipped[case]} for case in sorted(skipped)]
         prep["mended"] = [{"case": s.case, "what": what} for s in spills for what in s.mended]
