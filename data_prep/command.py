@@ -236,6 +236,7 @@ def prepare(
     settings: Mapping,
     options: Options,
     assets: Callable[[pathlib.Path], Mapping[str, bytes]] | None = None,
+    findings: Mapping | None = None,
 ) -> Prepared:
     """Raw studies to a finished dataset folder, or the one that was made of them before.
 
@@ -255,6 +256,8 @@ def prepare(
         from the training subjects: takes the work folder, where it may leave files for
         ``function``, and gives file name -> content of what stays beside the records (see
         :func:`data_prep.shards.write_dataset`). ``settings`` must hold what decides it.
+    findings : mapping, optional
+        See :func:`data_prep.shards.write_dataset`. The studies must hold what decides it.
 
     Returns
     -------
@@ -314,6 +317,7 @@ def prepare(
                 skipped={cases[failed.study.name]: failed.reason for failed in skipped},
                 key_id=depends["key"],
                 assets=kept,
+                findings=findings,
             )
         if options.link_table is not None:
             _write_link_table(options.link_table, options.output, cases)
@@ -346,7 +350,7 @@ def summary(prepared: Prepared) -> str:
             lines.append(f"  {title}  {prepared.names[case]} ({case}): {note}")
     columns = {str(index): name for index, name in enumerate(prep["classes"])}
     if any("-1" in split["labels"] for split in prep["splits"].values()):
-        columns["-1"] = "whole region"
+        columns["-1"] = "several labels" if prep["settings"].get("multilabel") else "whole region"
     rows = [("split", "subjects", "examples", *columns.values())]
     for name, split in sorted(prep["splits"].items(), key=_place):
         counts = (split["labels"].get(label, 0) for label in columns)
