@@ -52,7 +52,7 @@ def check(path: str, app_name: str) -> bool:
     UserError
         If the folder is no dataset of this app, a shard has changed, or a record cannot be read.
     """
-    app = plugins.load("medxfer.apps", app_name)
+    plugins.check("medxfer.apps", app_name)
     folder = data.DatasetFolder.open(path, app=app_name)
     folder.verify()
     problems: list[str] = []
@@ -66,7 +66,7 @@ def check(path: str, app_name: str) -> bool:
         twins: collections.Counter = collections.Counter()
         flat = 0
         for example in data.units(folder, split):
-            labels[int(example["label"])] += 1
+            labels.update(_shown(example, folder.multilabel))
             subject, case = example["subject"], example["case"]
             subjects[subject] += 1
             image = example["image"]
@@ -82,9 +82,9 @@ def check(path: str, app_name: str) -> bool:
                     twins[other] += 1
             if "mm_per_pixel" in example:
                 calibration[case].add(round(float(example["mm_per_pixel"]), 6))
-        names = [*app.CLASSES, "whole region"]
+        names = [*folder.classes, "none" if folder.multilabel else "whole region"]
         counts = ", ".join(f"{names[label]} {count}" for label, count in sorted(labels.items()))
-        print(f"  {split}: {sum(labels.values())} examples of {len(subjects)} subjects ({counts})")
+        print(f"  {split}: {subjects.total()} examples of {len(subjects)} subjects ({counts})")
         if flat:
             print(f"    note: {flat} images have one grey value only")
         for other, count in twins.items():
@@ -92,7 +92,8 @@ def check(path: str, app_name: str) -> bool:
                 f"{count} images of {split} are byte for byte also in {other}: the same person may "
                 "be in both. Look for one subject under two names."
             )
-        missing = [name for i, name in enumerate(app.CLASSES) if -1 not in labels and not labels[i]]
+        whole = -1 in labels and not folder.multilabel
+        missing = [name for i, name in enumerate(folder.classes) if not whole and not labels[i]]
         if missing and split in ("train", "validation"):
             problems.append(f"{split} has no example of {', '.join(missing)}.")
     problems += _one_image_twice(seen) + _calibration_outliers(calibration)
@@ -100,6 +101,13 @@ def check(path: str, app_name: str) -> bool:
         logging.error("%s", problem)
     print("Nothing wrong was found." if not problems else f"{len(problems)} problems were found.")
     return not problems
+
+
+def _shown(example: dict, multilabel: bool) -> list[int]:
+    """Class indices of a record; -1: none, or a region of several."""
+    if not multilabel:
+        return [int(example["label"])]
+    return np.flatnonzero(example["labels"]).tolist() or [-1]
 
 
 def _digests(example: dict) -> list[bytes]:

@@ -13,6 +13,7 @@ DISTRIBUTIONS = ("auto", "one", "mirrored", "multi_worker")
 OPTIMIZERS = ("auto", "sgd", "adam")
 BATCH_NORMS = ("frozen", "affine", "stats_only", "train")
 HEAD_STARTS = ("random", "lp")
+BALANCES = ("none", "weights", "sampling")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Config:
     sp_beta: float = 0.01  # weight decay of new layers under both (Li et al., ICML 2018)
     exclude_head: bool = False  # auto_rgn: the head has factor 1 and no part in the maximum
     dropout: float = 0.5
+    # Of classes of unequal size; or weights, sampling. None, so that probabilities stay calibrated.
+    balance: str = "none"
     precision: str = "auto"
     distribute: str = "auto"
     cache: str = "auto"  # of what frozen layers compute: auto, memory, disk, none
@@ -79,6 +82,7 @@ class Config:
         need(self.l1_sp_alpha >= 0, "l1_sp_alpha", "at least 0")
         need(self.sp_beta >= 0, "sp_beta", "at least 0")
         need(0 <= self.dropout < 1, "dropout", "at least 0 and below 1")
+        need(self.balance in BALANCES, "balance", f"one of {', '.join(BALANCES)}")
         need(self.init in INITS, "init", f"one of {', '.join(INITS)}")
         known = ", ".join(DISTRIBUTIONS)
         need(self.distribute in DISTRIBUTIONS, "distribute", f"one of {known}")

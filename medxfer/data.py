@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from data_prep import records, splits
 from data_prep.errors import UserError
-from medxfer import runs
+from medxfer import outputs, runs
 
 #: Decoded splits above this many bytes are memory-mapped.
 MEMORY_LIMIT = 2 * 2**30
@@ -119,6 +119,11 @@ class DatasetFolder:
         return {path.name: path for path in found if path.is_file()}
 
     @property
+    def multilabel(self) -> bool:
+        """Whether an image may show several classes, or none."""
+        return self.settings.get("multilabel", False)
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits."""
         return tuple(self._splits)
@@ -174,6 +179,8 @@ class Pipeline:
     process : index, count
         Of several processes: every one takes its contiguous slice of each global batch, so that
         together they see what a single one would.
+    balanced : bool
+        Whether epochs hold as many examples of each class: :func:`outputs.balanced_order`.
     cache_dir : path, optional
         Folder of memory-mapped files; by default the user's cache folder.
     memory_limit : int
@@ -183,6 +190,7 @@ class Pipeline:
     ----------
     num_examples : int
     labels : ndarray of int64, (num_examples,)
+        Of a multi-label set 0 and 1 for every class, (num_examples, classes).
     subjects : list of str
         Both in stream order: that of the records.
     fingerprint : str
@@ -192,7 +200,8 @@ class Pipeline:
     ------
     UserError
         If a record is damaged, the images differ in size, the records are not what ``prep.json``
-        says, or the batch does not divide among the processes.
+        says, the batch does not divide among the processes, or classes that do not exclude each
+        other are to be balanced.
     """
 
     def __init__(
@@ -205,6 +214,7 @@ class Pipeline:
         seed: int = 0,
         fraction: float = 1.0,
         process: tuple[int, int] = (0, 1),
+        balanced: bool = False,
         cache_dir: pathlib.Path | None = None,
         memory_limit: int = MEMORY_LIMIT,
     ) -> None:
@@ -212,6 +222,11 @@ class Pipeline:
             raise UserError(
                 f"--batch_size must be a multiple of the {process[1]} processes. "
                 f"Received: {batch_size}."
+            )
+        if balanced and folder.multilabel:
+            raise UserError(
+                "--balance=sampling needs classes that exclude each other, and an image of "
+                f"{folder.path} may have several: take --balance=weights."
             )
         self._images, labels, subjects = _load(folder, split, cache_dir, memory_limit)
         kept = splits.fraction(folder.subjects(split), fraction, f"fraction {seed}")
@@ -228,12 +243,13 @@ class Pipeline:
         self._transform = transform
         self._seed = seed
         self._process = process
+        self._balanced = balanced
 
     def epoch(self, number: int) -> tf.data.Dataset:
         """All examples in the order of :meth:`shuffled_indices`, less an incomplete last batch.
 
         Elements are (index, x, y): index int64 (B,) in stream order, x the network input, y int64
-        (B,) the labels. With fewer examples than a batch, the batch is all of them.
+        (B, ...) the labels. With fewer examples than a batch, the batch is all of them.
         """
         size = min(self._batch_size, self.num_examples)
         return self._batches(self.shuffled_indices(number), size, drop_remainder=True)
@@ -248,10 +264,12 @@ class Pipeline:
     def shuffled_indices(self, number: int) -> np.ndarray:
         """Order of epoch ``number``, int64 (num_examples,): depends on the seed and both numbers.
 
-        NumPy promises the raw output of its bit generators, unlike ``permutation``, for ever.
+        NumPy promises the raw output of its bit generators, unlike ``permutation``, for ever. Where
+        classes are balanced some examples come twice or more, and others not.
         """
         bits = np.random.Philox(key=[self._seed, number]).random_raw(self.num_examples)
-        return np.argsort(bits, kind="stable")
+        order = np.argsort(bits, kind="stable")
+        return outputs.balanced_order(self.labels, order, number) if self._balanced else order
 
     def _batches(self, order: np.ndarray, size: int, drop_remainder: bool) -> tf.data.Dataset:
         place, count = self._process
@@ -270,7 +288,7 @@ class Pipeline:
                 fetch, [indices], [tf.uint8, tf.int64], stateful=False
             )
             images.set_shape([indices.shape[0], *self._images.shape[1:]])
-            labels.set_shape(indices.shape)
+            labels.set_shape([indices.shape[0], *self.labels.shape[1:]])
             return indices, self._transform(images), labels
 
         dataset = tf.data.Dataset.from_tensor_slices(order.astype(np.int64))
@@ -337,15 +355,18 @@ def patch_transform(network: ModuleType) -> Transform:
 def _load(
     folder: DatasetFolder, split: str, cache_dir: pathlib.Path | None, memory_limit: int
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Images uint8 (N, height, width, channels), labels int64 (N,) and subjects of a split."""
+    """Images uint8 (N, height, width, channels), labels int64 (N, ...) and subjects of a split."""
     count = folder.count(split)
     if not count:
         raise UserError(f"Split '{split}' of {folder.path} has no examples.")
     spec = records.parse_spec(folder.extras)
     wanted = {name: spec[name] for name in ("image", "label", "subject")}
+    if folder.multilabel:
+        wanted["labels"] = tf.io.FixedLenFeature([len(folder.classes)], tf.int64)
 
     def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         features = tf.io.parse_example(serialized, wanted)
+        features["label"] = features.get("labels", features["label"])
         features["image"] = tf.map_fn(
             lambda png: tf.io.decode_png(png, channels=folder.channels),
             features["image"],

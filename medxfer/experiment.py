@@ -104,26 +104,7 @@ def train(
     strategy = distribution.strategy(config.distribute)
     with strategy.scope():
         built = build(config, len(folder.classes))
-    transform = data.patch_transform(built.network)
-    train_part, validation_part = (
-        data.Pipeline(
-            folder,
-            split,
-            batch_size=config.batch_size,
-            transform=transform,
-            seed=config.seed,
-            fraction=config.fraction if split == "train" else 1.0,
-            process=distribution.process(strategy),
-        )
-        for split in ("train", "validation")
-    )
-    logging.info(
-        "%d training patches of %d subjects, %d validation patches of %d subjects.",
-        train_part.num_examples,
-        len(set(train_part.subjects)),
-        validation_part.num_examples,
-        len(set(validation_part.subjects)),
-    )
+    train_part, validation_part = parts(config, folder, built, strategy)
     chief = distribution.is_chief(strategy)
     with run.hold() if chief else contextlib.nullcontext():
         run.begin(config)  # not before data and weights are known to be good
@@ -190,6 +171,40 @@ def _fit(
     return built, card
 
 
+def parts(
+    config: Config, folder: data.DatasetFolder, built: Built, strategy
+) -> tuple[data.Pipeline, data.Pipeline]:
+    """The training part, or the share of its subjects that is asked for, and the validation part.
+
+    Raises
+    ------
+    UserError
+        If they cannot be read or balanced, see :class:`medxfer.data.Pipeline`.
+    """
+    transform = data.patch_transform(built.network)
+    train_part, validation_part = (
+        data.Pipeline(
+            folder,
+            split,
+            batch_size=config.batch_size,
+            transform=transform,
+            seed=config.seed,
+            fraction=config.fraction if split == "train" else 1.0,
+            process=distribution.process(strategy),
+            balanced=config.balance == "sampling" and split == "train",
+        )
+        for split in ("train", "validation")
+    )
+    logging.info(
+        "%d training images of %d subjects, %d validation images of %d subjects.",
+        train_part.num_examples,
+        len(set(train_part.subjects)),
+        validation_part.num_examples,
+        len(set(validation_part.subjects)),
+    )
+    return train_part, validation_part
+
+
 def _without_paths(config: Config) -> dict:
     """Settings for the run card and the report: folders are often called after patients."""
     shown = {name: pathlib.Path(getattr(config, name)).name for name in ("data", "weights")}
@@ -201,10 +216,17 @@ def _described(folder: data.DatasetFolder) -> dict:
     return {
         "fingerprint": folder.fingerprint,
         "key_id": folder.key_id,
+        "classes": list(folder.classes),
         "app_settings": folder.settings,
         "examples": {split: folder.count(split) for split in folder.splits},
         "subjects": {split: len(folder.subjects(split)) for split in folder.splits},
     }
+
+
+def _side(settings: Mapping) -> tuple[str, int]:
+    """Name and value of the setting that says how large the images of the records are."""
+    name = "patch" if "patch" in settings else "side"
+    return name, settings[name]
 
 
 def network(built: Built, settings: Mapping) -> TrainedNetwork:
@@ -278,34 +300,19 @@ def evaluate(run: RunFolder, data_folder: str = "") -> tuple[RunFolder, dict]:
     Raises
     ------
     UserError
-        If the run is not finished, or the records cannot show how good it is: patches of another
-        size, or test subjects from whom it has learnt.
+        If the run is not finished, or the records cannot show how good it is: images of another
+        size, other classes, or test subjects from whom it has learnt.
     """
     config = Config.load(run.path / "config.json")
     card = run.card
     config = dataclasses.replace(config, data=data_folder or config.data)
     folder = open_data(config)
-    built = trained(run, len(folder.classes))
     learnt = card["data"]
-    if folder.fingerprint != learnt["fingerprint"]:
-        patch = learnt["app_settings"]["patch"]
-        if folder.settings["patch"] != patch:
-            raise UserError(
-                f"{folder.path} holds patches of {folder.settings['patch']} pixels, but this run "
-                f"learnt from patches of {patch}: prepare the data with --patch={patch}."
-            )
-        if folder.key_id != learnt.get("key_id"):
-            logging.warning(
-                "The pseudonyms of %s have another key than those of the data this run learnt "
-                "from: whether a person is in both cannot be seen. Make sure that none is, or "
-                "prepare both with one --pseudonym_key.",
-                folder.path,
-            )
-        if seen := set(folder.subjects("test")).intersection(learnt["seen_subjects"]):
-            raise UserError(
-                f"{len(seen)} test subjects of {folder.path} were among those this run learnt "
-                f"from ({', '.join(sorted(seen)[:3])}): its errors on them say nothing."
-            )
+    others = folder.fingerprint != learnt["fingerprint"]
+    if others:
+        _require_comparable(folder, learnt)
+    built = trained(run, len(folder.classes))
+    if others:
         run = RunFolder(run.path / "evaluations" / folder.fingerprint[:12])
         run.path.mkdir(parents=True, exist_ok=True)
         config.save(run.path / "config.json")
@@ -315,6 +322,39 @@ def evaluate(run: RunFolder, data_folder: str = "") -> tuple[RunFolder, dict]:
             "data": {**learnt, **_described(folder), "learnt_from": learnt["fingerprint"]},
         }
     return run, finish(run, card, built, folder, export_model=False)
+
+
+def _require_comparable(folder: data.DatasetFolder, learnt: Mapping) -> None:
+    """Raise UserError if records cannot show how good a run is that learnt from others."""
+    (name, side), own = _side(learnt["app_settings"]), _side(folder.settings)[1]
+    if own != side:
+        raise UserError(
+            f"{folder.path} holds images of {own} pixels, but this run learnt from images of "
+            f"{side}: prepare the data with --{name}={side}."
+        )
+    names = learnt.get("classes", list(folder.classes))
+    if list(folder.classes) != names:
+        raise UserError(
+            f"{folder.path} has the classes {', '.join(folder.classes)}, but this run learnt "
+            f"{', '.join(names)}: prepare the data with --classes={','.join(names)}."
+        )
+    if folder.multilabel != learnt["app_settings"].get("multilabel", False):
+        raise UserError(
+            f"Either {folder.path} or the data that this run learnt from may have several classes "
+            "an image, but not both."
+        )
+    if folder.key_id != learnt.get("key_id"):
+        logging.warning(
+            "The pseudonyms of %s have another key than those of the data this run learnt "
+            "from: whether a person is in both cannot be seen. Make sure that none is, or "
+            "prepare both with one --pseudonym_key.",
+            folder.path,
+        )
+    if seen := set(folder.subjects("test")).intersection(learnt["seen_subjects"]):
+        raise UserError(
+            f"{len(seen)} test subjects of {folder.path} were among those this run learnt "
+            f"from ({', '.join(sorted(seen)[:3])}): its errors on them say nothing."
+        )
 
 
 def export(
@@ -331,10 +371,11 @@ def export(
         built.model,
         run.path / "export",
         classes=folder.classes,
-        patch=folder.settings["patch"],
+        patch=_side(folder.settings)[1],
         model_module=built.network,
         app=config.app,
         run_card_hash=runs.sha256(run.weights),
+        multilabel=folder.multilabel,
     )
     units = itertools.islice(data.units(folder, "validation"), 4)
     images = np.stack([unit["image"] for unit in units])

@@ -12,6 +12,7 @@ from data_prep import command, quiet
 from data_prep.errors import UserError
 from medxfer import plugins, runs
 from medxfer.config import (
+    BALANCES,
     BATCH_NORMS,
     CACHES,
     DISTRIBUTIONS,
@@ -144,6 +145,13 @@ flags.DEFINE_bool(
     "exclude_head",
     _DEFAULTS.exclude_head,
     "auto_rgn: the head has factor 1 and no part in the maximum that all are divided by.",
+)
+flags.DEFINE_enum(
+    "balance",
+    _DEFAULTS.balance,
+    BALANCES,
+    "Classes of unequal size: none; weights: in the loss every class counts alike; sampling: every "
+    "epoch has as many examples of each. none, because the other two spoil the calibration.",
 )
 flags.DEFINE_enum(
     "precision",

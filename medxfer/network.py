@@ -24,15 +24,17 @@ class TrainedNetwork:
     plugin : module
         Of ``medxfer.models``: ``INPUT_SIDE`` and ``preprocess``.
     settings : mapping
-        Of the records that the network learnt from; ``patch`` and ``margin`` for maps.
+        Of the records that the network learnt from; ``patch`` and ``margin`` for maps,
+        ``multilabel`` where an image may show several classes.
     """
 
     def __init__(self, model: keras.Model, plugin: ModuleType, settings: Mapping) -> None:
         self._model, self._plugin = model, plugin
         self.settings = settings
         transform = data.patch_transform(plugin)
+        activation = tf.nn.sigmoid if settings.get("multilabel") else tf.nn.softmax
         self._probabilities = tf.function(
-            lambda images: tf.nn.softmax(
+            lambda images: activation(
                 tf.cast(model(transform(images), training=False), tf.float32)
             ),
             reduce_retracing=True,
@@ -48,8 +50,8 @@ class TrainedNetwork:
         found = []
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
-            # Every batch has one shape, so that the graph is traced once for a size of images.
-            full = np.zeros((BATCH, *images.shape[1:]), np.uint8)
+            # Filled up to a power of two: few shapes are traced, and one image costs no batch.
+            full = np.zeros((1 << (len(batch) - 1).bit_length(), *images.shape[1:]), np.uint8)
             full[: len(batch)] = batch
             found.append(self._probabilities(tf.constant(full)).numpy()[: len(batch)])
         classes = self._model.output_shape[-1]

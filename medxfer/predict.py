@@ -48,15 +48,16 @@ def predict(
         raise UserError(f"--every_s must be above 0. Received: {every_s}.")
     config = Config.load(run.path / "config.json")
     app = experiment.app_of(config)
-    settings = run.card["data"]["app_settings"]
-    built = experiment.trained(run, len(app.CLASSES), float32=True)
+    classes = run.card["data"].get("classes") or app.CLASSES
+    settings = {**run.card["data"]["app_settings"], "classes": list(classes)}
+    built = experiment.trained(run, len(classes), float32=True)
     scorer = app.cnn(experiment.network(built, settings))
     options = PredictOptions(mm_per_pixel, region, every_s, run.assets)
     paths = app.raw_inputs(source)
     if not paths:
         raise UserError(f"--input={source} holds no {app.INPUT} that can be read.")
 
-    results, left_out = [], []
+    results, used, left_out = [], [], []
     output = output.absolute()
     place = next(folder for folder in output.parents if folder.is_dir())
     with tempfile.TemporaryDirectory(dir=place, prefix=f".{output.name}-") as partial:
@@ -69,6 +70,7 @@ def predict(
                 left_out.append((path, str(error)))
                 continue
             results.append({"name": name, **found})
+            used.append(path)
             logging.info("%s -> %s: %s", path.name, name, app.describe(found))
         for path, reason in left_out:
             logging.warning("%s left out: %s.", path.name, reason.rstrip("."))
@@ -76,6 +78,9 @@ def predict(
             raise UserError(
                 f"No {app.INPUT} could be used. {left_out[0][0].name}: {left_out[0][1]}"
             )
+        words = ""
+        if hasattr(app, "collect"):
+            words = app.collect(used, results, settings, pathlib.Path(partial))
         text = json.dumps(
             {
                 "app": config.app,
@@ -93,6 +98,8 @@ def predict(
         pathlib.Path(partial).rename(output)
         pathlib.Path(partial).mkdir()  # for the clean-up of the temporary folder
     print(f"{len(results)} {app.INPUT}s predicted, {len(left_out)} left out. Results: {output}")
+    if words:
+        print(words)
     return results
 
 

@@ -88,7 +88,13 @@ def number(value: float | None, unit: str) -> str:
 
 
 def measure_name(key: str) -> tuple[str, str]:
-    """``lumen_intima_error_um`` -> ("lumen-intima error", "um"); no unit: an empty text."""
+    """``lumen_intima_error_um`` -> ("lumen-intima error", "um"); no unit: an empty text.
+
+    What follows a colon is a name of the user's, a class, and stays as it is.
+    """
+    key, colon, own = key.partition(": ")
+    if colon:
+        return f"{measure_name(key)[0]}: {own}", ""
     words = key.split("_")
     unit = words.pop() if words[-1] in UNITS else ""
     text = " ".join(words)

@@ -5,7 +5,7 @@ what TensorFlow Serving expects, ``FOLDER/APP/VERSION/``. Three signatures:
 
 ``serving_default``
     ``image``, float32 (N, H, W, 1 or 3), raw values 0..255, any H and W ->
-    ``probabilities``, float32 (N, classes).
+    ``probabilities``, float32 (N, classes): of classes that exclude each other they sum to 1.
 ``image_bytes``
     ``image_bytes``, string (N,), each an encoded PNG, JPEG, GIF or BMP -> ``probabilities``. Images
     of one batch may differ in size. Of 16-bit values the high byte counts.
@@ -55,6 +55,7 @@ def export(
     model_module: ModuleType,
     app: str,
     run_card_hash: str = "",
+    multilabel: bool = False,
 ) -> pathlib.Path:
     """Write ``model`` as the next version in ``folder/app``; whole or not at all.
 
@@ -76,6 +77,8 @@ def export(
         Name under which the model is served.
     run_card_hash
         Hash of the run card, so that an export can be traced to its run.
+    multilabel
+        Whether an image may show several classes, so that each has a probability of its own.
 
     Returns
     -------
@@ -96,12 +99,13 @@ def export(
         "classes": list(classes),
         "patch": patch,
         "input_side": model_module.INPUT_SIDE,
+        "multilabel": multilabel,
         "run_card_hash": run_card_hash,
     }
     # A name that is no integer: a server that watches the folder passes over it.
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as partial:
         written = pathlib.Path(partial) / "export"
-        _write(_float32_twin(model), model_module, classes, written)
+        _write(_float32_twin(model), model_module, classes, written, _activation(multilabel))
         (written / DESCRIPTION).parent.mkdir()
         (written / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
         return _as_next_version(written, home)
@@ -143,8 +147,9 @@ def verify(
     signatures = tf.saved_model.load(str(path)).signatures
     inputs = patch_transform(model_module)(images)
     logits = _float32_twin(model)(inputs, training=False)
-    expected = tf.nn.softmax(logits).numpy()
-    classes = json.loads((path / DESCRIPTION).read_text())["classes"]
+    description = json.loads((path / DESCRIPTION).read_text())
+    expected = _activation(description["multilabel"])(logits).numpy()
+    classes = description["classes"]
     encoded = tf.stack([tf.io.encode_png(image) for image in images])
     examples = tf.stack([_example(content) for content in encoded.numpy()])
     worst = 0.0
@@ -176,13 +181,17 @@ def _float32_twin(model: keras.Model) -> keras.Model:
     return twin
 
 
-def _write(model, model_module, classes, path):
+def _activation(multilabel: bool):
+    return tf.nn.sigmoid if multilabel else tf.nn.softmax
+
+
+def _write(model, model_module, classes, path, activation):
     transform = patch_transform(model_module)
 
     def probabilities(images):
         images = tf.tile(images, [1, 1, 1, 3 // tf.shape(images)[-1]])
         images = tf.ensure_shape(images, (None, None, None, 3))
-        return tf.nn.softmax(model(transform(images), training=False))
+        return activation(model(transform(images), training=False))
 
     def read(content):
         # Each image is resized as it is decoded, since those of a batch may differ in size.

@@ -11,10 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from scipy import special
 
 from data_prep.errors import UserError
-from medxfer import batches, distribution
+from medxfer import batches, distribution, outputs
 from medxfer.checkpoints import Checkpoints
 from medxfer.config import Config
 from medxfer.data import Pipeline
@@ -37,8 +36,8 @@ class Epoch:
     stage: str
     number: int  # over the whole run, from 0
     rate: float  # of a weight with multiplier 1
-    loss: float  # training: mean negative log-likelihood over the epoch's batches
-    validation_loss: float
+    loss: float  # training: mean over the epoch's batches of what is minimised
+    validation_loss: float  # mean negative log-likelihood
     score: float  # monitor(validation probabilities, labels)
     images_per_second: float  # of training alone, over all processes; the first one compiles too
     best: bool  # the best score of its stage so far
@@ -123,10 +122,13 @@ class StageLoop:
         def logits(x):
             return suffix(enter(x), training=False)
 
-        self._step = TrainStep(strategy, suffix, enter, optimizer, self._train.batch)
+        weights = None
+        if config.balance == "weights":
+            weights = outputs.class_weights(run.train.labels, run.model.output_shape[-1])
+        self._step = TrainStep(strategy, suffix, enter, optimizer, self._train.batch, weights)
         if stage.adaptive:
             self._statistics = TensorStatistics(
-                strategy, suffix, enter, stage.adaptive.rule, self._train.batch
+                strategy, suffix, enter, stage.adaptive.rule, self._train.batch, weights
             )
         self._logits = Inference(strategy, logits, config.batch_size)
 
@@ -174,10 +176,11 @@ class StageLoop:
             self._factors = self._adapt(number) if self._stage.adaptive else {}
             loss, images = self._descend(number, rate), train.steps * train.batch
         seconds = time.perf_counter() - started
-        labels, log_p = self._validation.labels, self._log_probabilities()
-        validation_loss = -float(np.mean(log_p[np.arange(len(labels)), labels]))
+        labels, logits = self._validation.labels, self._validation_logits()
+        validation_loss = outputs.mean_loss(logits, labels)
         self._require_finite(validation_loss, rate)
-        score = float(self._run.monitor(np.exp(log_p), labels))
+        probabilities = np.exp(outputs.log_probabilities(logits, labels.ndim == 2))
+        score = float(self._run.monitor(probabilities, labels))
         if math.isnan(score):
             raise UserError(
                 "The validation score is not a number: the validation part needs examples of "
@@ -234,7 +237,9 @@ class StageLoop:
             (self._table(source), source.labels) for source in (self._train, self._validation)
         )
         classes = run.model.output_shape[-1]
-        solved = head.solve(train, validation, classes, run.monitor, self._stage.head)
+        solved = head.solve(
+            train, validation, classes, run.monitor, self._stage.head, run.config.balance != "none"
+        )
         for variable, value in zip(
             (self._solved.kernel, self._solved.bias), (solved.kernel, solved.bias), strict=True
         ):
@@ -243,8 +248,7 @@ class StageLoop:
             variable.assign(distribution.sum_over_processes(run.strategy, mine))
         logging.info("Head solved by logistic regression, C = %.2g.", solved.strength)
         features, labels = train
-        log_p = solved.log_probabilities(features)
-        return -float(np.mean(log_p[np.arange(len(labels)), labels])), len(labels)
+        return outputs.mean_loss(solved.logits(features), labels), len(labels)
 
     def _table(self, source: batches.Source) -> np.ndarray:
         """Features of all examples in front of the head, (N, D)."""
@@ -263,15 +267,14 @@ class StageLoop:
             functools.partial(distribution.sum_over_processes, self._run.strategy),
         )
 
-    def _log_probabilities(self) -> np.ndarray:
-        """Logarithms of the validation probabilities, float64 (examples, classes)."""
+    def _validation_logits(self) -> np.ndarray:
+        """Logits of the validation part, float32 (examples, classes)."""
         shape = len(self._validation.labels), self._run.model.output_shape[-1]
         logits = np.zeros(shape, np.float32)
         steps = -(-len(self._validation.labels) // self._run.config.batch_size)
         for rows, x in batches.bar(self._validation.ordered(), "validation", steps):
             logits[rows] = self._logits(x)
-        logits = distribution.sum_over_processes(self._run.strategy, logits)
-        return special.log_softmax(logits.astype(np.float64), axis=1)
+        return distribution.sum_over_processes(self._run.strategy, logits)
 
     def _require_finite(self, loss: float | tf.Tensor, rate: float) -> None:
         if not math.isfinite(loss):

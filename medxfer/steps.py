@@ -17,7 +17,7 @@ from medxfer.tuning import adaptive
 
 Batch = np.ndarray | tf.Tensor
 
-_PADDING = -1  # label of a row that is there only to fill the batch
+_PADDING = -1  # labels of a row that is there only to fill the batch
 
 
 class Inference:
@@ -66,6 +66,8 @@ class TrainStep:
         Built on the trainable variables of ``network``: what the step moves.
     batch : int
         Number of examples of a global batch.
+    weights : ndarray, optional
+        Of the classes, (C,), or of absent and present labels, (C, 2).
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class TrainStep:
         enter: Callable[[tf.Tensor], tf.Tensor],
         optimizer: keras.optimizers.Optimizer,
         batch: int,
+        weights: np.ndarray | None = None,
     ) -> None:
         variables = network.trainable_variables
         update = _update(strategy, optimizer, variables)
@@ -83,7 +86,7 @@ class TrainStep:
         def step(x, y):
             x = enter(x)
             with tf.GradientTape() as tape:
-                loss = _loss(network(x, training=True), y) / batch
+                loss = _loss(network(x, training=True), y, weights) / batch
                 target = optimizer.scale_loss(loss)
             update(tape.gradient(target, moved))
             return loss
@@ -97,7 +100,7 @@ class TrainStep:
         self._batch = batch
 
     def __call__(self, x: Batch, y: Batch) -> tf.Tensor:
-        """Move the weights once; mean negative log-likelihood of the global batch before that."""
+        """Move the weights once; the loss of the global batch before that, see :func:`_loss`."""
         x = _divide(self._strategy, x, self._batch)
         return self.compiled(x, _divide(self._strategy, y, self._batch, _PADDING))
 
@@ -107,7 +110,7 @@ class TensorStatistics:
 
     Parameters
     ----------
-    strategy, network, enter, batch
+    strategy, network, enter, batch, weights
         As in :class:`TrainStep`; ``network`` runs in training mode.
     rule : str
         As in :func:`medxfer.tuning.adaptive.statistic`.
@@ -120,6 +123,7 @@ class TensorStatistics:
         enter: Callable[[tf.Tensor], tf.Tensor],
         rule: str,
         batch: int,
+        weights: np.ndarray | None = None,
     ) -> None:
         variables = network.trainable_variables
         moved = [variable.value for variable in variables]
@@ -127,7 +131,7 @@ class TensorStatistics:
         def step(x, y):
             x = enter(x)
             with tf.GradientTape() as tape:
-                loss = _loss(network(x, training=True), y) / batch
+                loss = _loss(network(x, training=True), y, weights) / batch
             gradients = tape.gradient(loss, moved)
             if strategy.num_replicas_in_sync > 1:
                 replica = tf.distribute.get_replica_context()
@@ -167,12 +171,23 @@ def _divide(strategy: tf.distribute.Strategy, values: Batch, batch: int, fill: i
     return distribution.spread(strategy, values, rows)
 
 
-def _loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Sum of -ln p(label) over the rows that are no padding; float32."""
-    rows = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=tf.maximum(labels, 0), logits=tf.cast(logits, tf.float32)
-    )
-    return tf.reduce_sum(tf.where(labels == _PADDING, 0.0, rows))
+def _loss(logits: tf.Tensor, labels: tf.Tensor, weights: np.ndarray | None = None) -> tf.Tensor:
+    """Sum of -ln p(label) over the rows that are no padding, weighted by class; float32.
+
+    Labels are class indices (rows,), or 0 and 1 for every class (rows, C), then summed over classes
+    too; see :mod:`medxfer.outputs`.
+    """
+    logits, known = tf.cast(logits, tf.float32), tf.maximum(labels, 0)
+    if len(labels.shape) == 1:
+        values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=known, logits=logits)
+        factors = None if weights is None else tf.gather(weights, known)
+    else:
+        present = tf.cast(known, tf.float32)
+        values = tf.nn.sigmoid_cross_entropy_with_logits(labels=present, logits=logits)
+        factors = None if weights is None else tf.where(known > 0, weights[:, 1], weights[:, 0])
+    if factors is not None:
+        values *= factors
+    return tf.reduce_sum(tf.where(labels == _PADDING, 0.0, values))
 
 
 def _update(

@@ -50,8 +50,9 @@ def fit(
 ) -> History:
     """Train ``model`` in place through ``stages``; each ends with its best epoch's weights.
 
-    The loss is the mean negative log-likelihood over the global batch; weight decay and penalties
-    are part of the update. The rate falls as the stage says, by default by ``config.gamma`` after
+    The loss is the mean negative log-likelihood over the global batch (see :mod:`medxfer.outputs`),
+    weighted by class if ``config.balance`` says so; weight decay and penalties are part of the
+    update. The rate falls as the stage says, by default by ``config.gamma`` after
     every epoch (Tajbakhsh et al. 2016, section III), counted from the beginning of the stage, and
     training ends where the validation score was highest. Every stage has an optimizer of its own
     that remembers nothing of the one before. Frozen leading layers are computed once and kept, as
@@ -70,12 +71,12 @@ def fit(
     stages : sequence of Stage
         Trained one after the other.
     train, validation : Pipeline
-        Of this process; labels 0 .. classes - 1.
+        Of this process; labels 0 .. classes - 1, or 0 and 1 for every class.
     monitor : callable
-        (probabilities float64 (N, classes), labels int64 (N,)) of the whole validation part ->
-        score, the higher the better.
+        (probabilities float64 (N, classes), labels int64 (N,) or (N, classes)) of the whole
+        validation part -> score, the higher the better.
     config : Config
-        ``batch_size`` (global), ``momentum``, ``weight_decay``, ``gamma`` and ``cache*``.
+        ``batch_size`` (global), ``momentum``, ``weight_decay``, ``gamma``, ``balance``, ``cache*``.
     run_dir : pathlib.Path
         Checkpoints go to ``checkpoints/`` in it, TensorBoard logs to ``logs/``. With several
         processes a folder that all of them see; the chief writes.
@@ -130,9 +131,10 @@ def _check(run: Run) -> None:
     """Raise UserError for data that this network and these replicas cannot train on."""
     classes = run.model.output_shape[-1]
     for part in (run.train, run.validation):
-        if part.labels.min() < 0 or part.labels.max() >= classes:
+        highest = classes - 1 if part.labels.ndim == 1 else 1
+        if part.labels.min() < 0 or part.labels.max() > highest:
             raise UserError(
-                f"Labels must be 0 to {classes - 1}, for {classes} classes. Received: "
+                f"Labels must be 0 to {highest}, for {classes} classes. Received: "
                 f"{part.labels.min()} to {part.labels.max()}. Prepare the data again."
             )
     train, config = run.train, run.config

@@ -3,8 +3,8 @@
 An app is a module with
 
 ``CLASSES``, ``UNIT``, ``INPUT``
-    Names of the classes (index 0 is background), of the thing that is scored, and of one raw input
-    (image, video, volume).
+    Names of the classes (index 0 is background; None: those of the records), of the thing that is
+    scored, and of one raw input (image, video, volume).
 ``prepared_phantom(cache)``
     Folder of records of the app's synthetic studies: the data where none are given.
 ``monitor(probabilities, labels)``
@@ -24,5 +24,10 @@ An app is a module with
     Name -> (matplotlib figure, caption).
 ``raw_inputs(source)``, ``predict(path, scorer, settings, name, output, options)``,
 ``describe(found)``
-    Raw files to results where there is no annotation, and one result in words.
+    Raw files to results where there is no annotation, and one result in words. ``settings`` are
+    those of the records, and ``classes``.
+``collect(paths, results, settings, output)``
+    Where there is one: writes what is one for all raw files, and says it in words.
+``study_measures(methods)``
+    Where results are of no kind that :mod:`medxfer.studies.measures` knows.
 """

@@ -41,9 +41,14 @@ BINS = 15
 PER_CLASS = 20  # more classes than these have no figures of merit of their own
 
 
+def summary(multilabel: bool = False) -> tuple[str, ...]:
+    """Names of the figures of merit of all classes together, the first of :func:`merits`."""
+    return (AUC, BALANCED, F1, ACCURACY, ECE) + ((EXACT,) if multilabel else ())
+
+
 def merits(classes: Sequence[str], multilabel: bool = False) -> tuple[str, ...]:
     """Names of the figures of merit of :func:`weighted`, in its order."""
-    names = (AUC, BALANCED, F1, ACCURACY, ECE) + ((EXACT,) if multilabel else ())
+    names = summary(multilabel)
     if len(classes) > PER_CLASS:
         return names
     areas = classes if multilabel or len(classes) > 2 else ()

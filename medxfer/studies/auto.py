@@ -23,10 +23,9 @@ import keras
 import numpy as np
 from absl import logging
 from numpy.typing import NDArray
-from scipy import special
 
 from data_prep.errors import UserError
-from medxfer import data, distribution, training, tuning
+from medxfer import data, distribution, outputs, training, tuning
 from medxfer.config import Config
 from medxfer.evaluation import resampling
 from medxfer.evaluation.intervals import Interval
@@ -275,7 +274,7 @@ def predict(
     for rows, x, _ in pipeline.ordered():
         logits[np.asarray(rows)] = forward(x)
     logits = distribution.sum_over_processes(strategy, logits)
-    return special.softmax(logits.astype(np.float64), axis=1)
+    return np.exp(outputs.log_probabilities(logits, pipeline.labels.ndim == 2))
 
 
 def summary(choice: Mapping) -> list[tuple[str, str, str, str]]:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
-from scipy import special
 
 from data_prep.errors import UserError
+from medxfer import outputs
 from medxfer.tuning.stages import HeadSolution
 
 
@@ -24,10 +24,9 @@ class Head:
     bias: np.ndarray
     strength: float  # the C that was chosen
 
-    def log_probabilities(self, features: np.ndarray) -> np.ndarray:
-        """Logarithms of the probabilities, float64 (N, classes)."""
-        logits = features.astype(np.float64) @ self.kernel.astype(np.float64) + self.bias
-        return special.log_softmax(logits, axis=1)
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Outputs for features (N, D), float64 (N, classes)."""
+        return features.astype(np.float64) @ self.kernel.astype(np.float64) + self.bias
 
 
 def layer_of(layers: Sequence[keras.Layer]) -> keras.layers.Dense:
@@ -58,57 +57,62 @@ def solve(
     classes: int,
     score: Callable[[np.ndarray, np.ndarray], float],
     solution: HeadSolution | None = None,
+    balanced: bool = False,
 ) -> Head:
     """Fit a head for every strength and keep the one with the best validation score.
 
     Features are normalised by one mean and one standard deviation, those of all numbers of the
     training features, and the head is rewritten for features as they are. The objective is
     ||W||^2 / 2 + C * sum of -ln p(label), the bias being free. Every fit begins where the one
-    before it ended.
+    before it ended. Of several labels an image each is a regression by itself.
 
     Parameters
     ----------
-    train, validation : features float (N, D), labels int (N,)
+    train, validation : features float (N, D), labels int (N,) or (N, classes)
         What the network makes of the examples in front of the head, in inference mode.
     classes : int
-        Number of outputs; those without a training example have weights and bias 0.
+        Number of outputs; those without a training example have weights and bias 0. A label that
+        all training examples have, or none, has weights 0 and the logarithm of its odds as bias,
+        half an example being added to either side.
     score : callable
-        (probabilities float64 (N, classes), labels (N,)) -> number, the higher the better; of equal
+        (probabilities float64 (N, classes), labels) -> number, the higher the better; of equal
         ones the first counts.
     solution : HeadSolution, optional
         Strengths to try.
+    balanced : bool
+        Whether all classes count alike: :func:`medxfer.outputs.class_weights`.
 
     Raises
     ------
     UserError
         If the training labels are of one class only, or the score is never a number.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     solution = solution or HeadSolution()
     x, y = np.asarray(train[0], np.float64), np.asarray(train[1])
-    present = np.unique(y)
-    if len(present) < 2:
+    several = y.ndim == 2
+    if len(np.unique(y)) < 2:
         raise UserError("A linear probe needs training examples of at least two classes.")
     mean, std = x.mean(), x.std() or 1.0
     x = (x - mean) / std
-    fitter = LogisticRegression(max_iter=solution.iterations, warm_start=True, random_state=0)
+    weights = outputs.class_weights(y, classes) if balanced else None
+    if several:
+        fits = [
+            _Fit(y[:, k], 2, solution, None if weights is None else weights[k])
+            for k in range(classes)
+        ]
+    else:
+        fits = [_Fit(y, classes, solution, weights)]
     best, best_score = None, -np.inf
     for strength in solution.strengths:
-        fitter.set_params(C=strength)
-        with warnings.catch_warnings():
-            # As many iterations as the authors allow; what is not at its optimum is scored too.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            fitter.fit(x, y)
-        rows, biases = fitter.coef_, fitter.intercept_
-        if len(present) == 2:  # one row tells both classes apart
-            rows, biases = np.stack([-rows[0], rows[0]]) / 2, np.array([-1, 1]) * biases / 2
-        kernel, bias = np.zeros((x.shape[1], classes)), np.zeros(classes)
-        kernel[:, present] = rows.T / std
-        bias[present] = biases - mean / std * rows.sum(axis=1)
+        found = [fit(x, strength) for fit in fits]
+        if several:  # what makes present more probable than absent
+            found = [(kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1]) for kernel, bias in found]
+        kernel, bias = (np.concatenate(part, axis=-1) for part in zip(*found, strict=True))
+        bias = bias - mean / std * kernel.sum(axis=0)
+        kernel = kernel / std
         head = Head(kernel.astype(np.float32), bias.astype(np.float32), float(strength))
-        value = score(np.exp(head.log_probabilities(np.asarray(validation[0]))), validation[1])
+        log_p = outputs.log_probabilities(head.logits(np.asarray(validation[0])), several)
+        value = score(np.exp(log_p), validation[1])
         if value > best_score:
             best, best_score = head, value
     if best is None:
@@ -117,3 +121,39 @@ def solve(
             "examples of every class. Prepare the data with more subjects in it."
         )
     return best
+
+
+class _Fit:
+    """Logistic regression of one set of classes, for one strength after the other."""
+
+    def __init__(
+        self, y: np.ndarray, classes: int, solution: HeadSolution, weights: np.ndarray | None
+    ) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        self._y, self._classes = y, classes
+        self._weights = None if weights is None else weights[y]
+        self._present = np.unique(y)
+        self._fitter = LogisticRegression(
+            max_iter=solution.iterations, warm_start=True, random_state=0
+        )
+
+    def __call__(self, x: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+        """Kernel (D, classes) and bias (classes,), float64."""
+        from sklearn.exceptions import ConvergenceWarning
+
+        kernel, bias = np.zeros((x.shape[1], self._classes)), np.zeros(self._classes)
+        present = self._present
+        if len(present) < 2:
+            counts = np.bincount(self._y, minlength=self._classes) + 0.5
+            return kernel, np.log(counts)
+        self._fitter.set_params(C=strength)
+        with warnings.catch_warnings():
+            # As many iterations as the authors allow; what is not at its optimum is scored too.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self._fitter.fit(x, self._y, self._weights)
+        rows, biases = self._fitter.coef_, self._fitter.intercept_
+        if len(present) == 2:  # one row tells both classes apart
+            rows, biases = np.stack([-rows[0], rows[0]]) / 2, np.array([-1, 1]) * biases / 2
+        kernel[:, present], bias[present] = rows.T, biases
+        return kernel, bias

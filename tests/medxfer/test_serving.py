@@ -195,6 +195,7 @@ def test_signatures_are_those_tensorflow_serving_expects(exported):
         "classes": list(CLASSES),
         "patch": 9,
         "input_side": SIDE,
+        "multilabel": False,
         "run_card_hash": "abc",
     }
 
@@ -203,7 +204,7 @@ def test_exports_are_numbered_and_never_half_written(model, tmp_path, monkeypatc
     (tmp_path / "cimt" / "7").mkdir(parents=True)
     (tmp_path / "cimt" / "notes").mkdir()
 
-    def write(model, model_module, classes, path):
+    def write(model, model_module, classes, path, activation):
         (path / "variables").mkdir(parents=True)
         if full:
             raise OSError("disk full")

@@ -1,0 +1,87 @@
+"""What the outputs of a network stand for: one of several classes, or each class by itself.
+
+Labels say which: class indices (N,) go with a softmax; 0 and 1 for every class (N, C), where an
+image may show several things or none, with one sigmoid a class. Either way the loss is the mean
+negative log-likelihood of an example, which is a sum over classes where each stands by itself, and
+its gradient by a logit is probability minus truth. NumPy only; what is compiled is in
+:mod:`medxfer.steps`.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+
+def log_probabilities(logits: NDArray, multilabel: bool) -> NDArray[np.float64]:
+    """Logarithms of the probabilities of the classes, float64 (N, C)."""
+    logits = np.asarray(logits, np.float64)
+    return special.log_expit(logits) if multilabel else special.log_softmax(logits, axis=1)
+
+
+def mean_loss(logits: NDArray, labels: NDArray[np.int64]) -> float:
+    """Mean negative log-likelihood of labels (N,) or (N, C)."""
+    if labels.ndim == 2:
+        logits = np.asarray(logits, np.float64)
+        return -float(special.log_expit(np.where(labels > 0, logits, -logits)).sum(axis=1).mean())
+    return -float(log_probabilities(logits, False)[np.arange(len(labels)), labels].mean())
+
+
+def class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
+    """Weights under which every class counts alike, with mean 1 over the examples.
+
+    Parameters
+    ----------
+    labels : int64 array of shape (N,) or (N, C)
+    classes : int
+
+    Returns
+    -------
+    float32 array of shape (C,) or (C, 2)
+        N / (classes that occur * examples of the class), 0 for a class without examples: the
+        ``balanced`` of scikit-learn. Multi-label: the same of each label, whose two classes are
+        absent and present.
+    """
+    if labels.ndim == 1:
+        return _even(np.bincount(labels, minlength=classes))
+    present = labels.sum(axis=0)
+    return np.stack([_even(np.array([len(labels) - n, n])) for n in present])
+
+
+def _even(counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    weights = np.zeros(len(counts), np.float32)
+    found = counts > 0
+    weights[found] = counts.sum() / (found.sum() * counts[found])
+    return weights
+
+
+def balanced_order(
+    labels: NDArray[np.int64], order: NDArray[np.int64], number: int
+) -> NDArray[np.int64]:
+    """As many places for each class that occurs, one class after the other in turn.
+
+    Of a large class every epoch takes the next part and of a small one as many rounds as it needs,
+    so that all examples of a class have their turn equally often.
+
+    Parameters
+    ----------
+    labels : int64 array of shape (N,)
+    order : int64 array of shape (N,)
+        Permutation of the examples, that of this epoch.
+    number : int
+        Of the epoch.
+
+    Returns
+    -------
+    int64 array of shape (N,)
+        Rows of ``labels``. Where N is no multiple of the classes, the first have one place more.
+    """
+    ranks = np.argsort(order)
+    taken = np.empty(len(order), np.int64)
+    present = np.unique(labels)
+    for place, label in enumerate(present):
+        slots = np.arange(place, len(order), len(present))
+        own = np.flatnonzero(labels == label)
+        turns = number * len(slots) + np.arange(len(slots))
+        rows = own[turns % len(own)]
+        taken[slots] = rows[np.lexsort((ranks[rows], turns // len(own)))]
+    return taken
