@@ -20,6 +20,7 @@ import numpy as np
 
 from data_prep.errors import UserError
 from data_prep.readers._images import Unusable
+from data_prep.readers._paths import inside
 from data_prep.runner import Study
 
 MM_PER_PIXEL = (0.005, 0.5)  # outside: a length in another unit, or not a carotid image
@@ -198,11 +199,6 @@ def require(source: Source) -> None:
     for part, path in zip(source.parts, source.files, strict=True):
         if not path.is_file():
             raise Unusable(f"the {part} file is missing")
-
-
-def inside(path: pathlib.Path, root: pathlib.Path) -> bool:
-    """Whether ``path``, its links followed, lies in ``root`` (resolved)."""
-    return path.resolve().is_relative_to(root)
 
 
 def number(text: Any) -> float | None:

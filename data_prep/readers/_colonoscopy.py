@@ -24,6 +24,7 @@ import numpy as np
 from data_prep.errors import UserError
 from data_prep.readers import _repeats
 from data_prep.readers._images import Unusable
+from data_prep.readers._paths import inside
 from data_prep.runner import Study
 
 SPLITS = ("train", "validation", "test")
@@ -273,7 +274,7 @@ def source(
     for item in items:
         own += [path for path in (item.image, item.mask, item.box_file) if path]
     files = dict.fromkeys([*own, *more_files, *(path for path in tables if path.is_file())])
-    within = tuple(path for path in files if path.resolve().is_relative_to(root))
+    within = tuple(path for path in files if inside(path, root))
     if len(within) < len(files):
         more |= {"problem": "one of its files lies outside the input folder", "video": None}
         items = ()

@@ -10,6 +10,7 @@ import scipy.io
 
 from data_prep.readers import _images, dicom_ultrasound
 from data_prep.readers._images import Unusable
+from data_prep.readers._paths import inside
 
 SUFFIXES = (".cri", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".dcm", ".dicom", ".ima")
 
@@ -37,7 +38,7 @@ def find(path: pathlib.Path) -> list[pathlib.Path]:
     """The image itself, or the images below a folder, sorted; by suffix alone."""
     if path.is_dir():
         found = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        return sorted(p for p in found if p.resolve().is_relative_to(path.resolve()))
+        return sorted(p for p in found if inside(p, path.resolve()))
     return [path]
 
 

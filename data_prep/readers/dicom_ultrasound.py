@@ -14,6 +14,7 @@ import pydicom.pixels
 from data_prep.readers import _carotid, _points
 from data_prep.readers._carotid import CarotidStudy, Options, Source
 from data_prep.readers._images import MAX_PIXELS, Unusable, to_grey
+from data_prep.readers._paths import inside
 
 KIND = "carotid"
 LAYOUT = "DICOM ultrasound NAME.dcm beside NAME.csv or NAME-LI.txt and NAME-MA.txt"
@@ -60,7 +61,7 @@ def read(source: Source) -> CarotidStudy:
 def _is_dicom(path: pathlib.Path, root: pathlib.Path) -> bool:
     if not path.is_file():
         return False
-    if not _carotid.inside(path, root):  # a link: named by its suffix, since it is not opened
+    if not inside(path, root):  # a link: named by its suffix, since it is not opened
         return path.suffix != ""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
@@ -75,7 +76,7 @@ def _source(root: pathlib.Path, path: pathlib.Path, options: Options) -> Source:
         files["lumen-intima"] = path.with_name(f"{path.stem}-LI.txt")
         files["media-adventitia"] = path.with_name(f"{path.stem}-MA.txt")
     subject, problem, notes = "", "", ()
-    if _carotid.inside(path, root):
+    if inside(path, root):
         subject, problem, notes = _header(path)
     return _carotid.source(
         __name__,

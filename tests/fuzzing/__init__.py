@@ -1,0 +1,1 @@
+"""Hostile input: every reader answers with a value or with one named error."""
