@@ -85,3 +85,27 @@ def balanced_order(
         rows = own[turns % len(own)]
         taken[slots] = rows[np.lexsort((ranks[rows], turns // len(own)))]
     return taken
+
+
+def dense_of(
+    rows: NDArray, biases: NDArray, present: NDArray[np.integer], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A dense layer that gives what a logistic regression of scikit-learn gives.
+
+    Parameters
+    ----------
+    rows, biases : arrays of shape (P, D) and (P,)
+        Its ``coef_`` and ``intercept_``; of two classes it has one row, which tells them apart.
+    present : int array of shape (P,)
+        Its ``classes_``.
+    classes : int
+
+    Returns
+    -------
+    kernel (D, classes), bias (classes,), float64; zeros for classes that are not ``present``.
+    """
+    if len(present) == 2:
+        rows, biases = np.stack([-rows[0], rows[0]]) / 2, np.array([-1, 1]) * biases / 2
+    kernel, bias = np.zeros((rows.shape[1], classes)), np.zeros(classes)
+    kernel[:, present], bias[present] = rows.T, biases
+    return kernel, bias

@@ -142,18 +142,14 @@ class _Fit:
         """Kernel (D, classes) and bias (classes,), float64."""
         from sklearn.exceptions import ConvergenceWarning
 
-        kernel, bias = np.zeros((x.shape[1], self._classes)), np.zeros(self._classes)
-        present = self._present
-        if len(present) < 2:
+        if len(self._present) < 2:
             counts = np.bincount(self._y, minlength=self._classes) + 0.5
-            return kernel, np.log(counts)
+            return np.zeros((x.shape[1], self._classes)), np.log(counts)
         self._fitter.set_params(C=strength)
         with warnings.catch_warnings():
             # As many iterations as the authors allow; what is not at its optimum is scored too.
             warnings.simplefilter("ignore", ConvergenceWarning)
             self._fitter.fit(x, self._y, self._weights)
-        rows, biases = self._fitter.coef_, self._fitter.intercept_
-        if len(present) == 2:  # one row tells both classes apart
-            rows, biases = np.stack([-rows[0], rows[0]]) / 2, np.array([-1, 1]) * biases / 2
-        kernel[:, present], bias[present] = rows.T, biases
-        return kernel, bias
+        return outputs.dense_of(
+            self._fitter.coef_, self._fitter.intercept_, self._present, self._classes
+        )

@@ -1,0 +1,277 @@
+"""Image classification of any kind: which class does an image show, or which of several?
+
+The classes are those of the records. Davila et al., Image and Vision Computing 146:105012, 2024,
+compare ways of fine-tuning on such sets; nothing here is of one organ or one kind of image. Beside
+the network stands a logistic regression on features of shape, texture and grey values.
+"""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medxfer.apps import _curves, _phantom
+from medxfer.apps._classification_images import collect, describe, predict, raw_inputs
+from medxfer.evaluation import classification as measures
+from medxfer.evaluation.intervals import Interval
+
+__all__ = ["collect", "describe", "predict", "raw_inputs"]
+
+CLASSES = None  # those of the records
+UNIT = "image"
+INPUT = "image"
+SHOWN = 12  # images in the figure of mistakes
+LEARNT = ("train", "validation")  # what the classic method learns from, as the network does
+
+_BATCH = 64  # images scored at once
+_LABEL, _P = "label ", "p "  # before a class's name, in the heads of tables
+
+#: Images uint8 (N, side, side, 3) -> probabilities float (N, classes).
+Scorer = Callable[[NDArray[np.uint8]], NDArray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Image:
+    """One scored image.
+
+    Attributes
+    ----------
+    unit, case, subject : str
+    truth : int64 array of shape (classes,)
+        1 for what it shows.
+    probabilities : float64 array of shape (classes,)
+    """
+
+    unit: str
+    case: str
+    subject: str
+    truth: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images(Sequence):
+    """All images of a split.
+
+    Attributes
+    ----------
+    images : list of Image
+    classes : tuple of str
+    multilabel : bool
+        Whether an image may show several of them, or none.
+    pictures : dict
+        Unit -> picture uint8 of some images, for figures.
+    """
+
+    images: list[Image]
+    classes: tuple[str, ...]
+    multilabel: bool
+    pictures: dict[str, NDArray[np.uint8]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+    def __iter__(self) -> Iterator[Image]:
+        return iter(self.images)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class indices int64 (N,), or 0 and 1 for every class (N, classes)."""
+        truth = np.array([image.truth for image in self.images])
+        return truth if self.multilabel else truth.argmax(axis=1)
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """float64 (N, classes)."""
+        return np.array([image.probabilities for image in self.images])
+
+    @property
+    def subjects(self) -> list[str]:
+        """N pseudonyms."""
+        return [image.subject for image in self.images]
+
+
+def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:
+    """Records of the app's synthetic images, made once and kept in ``cache``."""
+    from data_prep import classify
+    from data_prep.phantoms import classify as phantom
+
+    return _phantom.records(phantom.ensure(cache), classify.prepare, classify.Settings())
+
+
+def monitor(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Area under the ROC curve, one class against the rest, mean over classes.
+
+    It is watched on the validation part, as in Tajbakhsh et al. 2016; unlike the accuracy it moves
+    with every image and asks for no threshold.
+    """
+    return measures.macro_auc(labels, probabilities)
+
+
+def cnn(network) -> Scorer:
+    """Probabilities of a :class:`medxfer.network.TrainedNetwork`."""
+    return network.classify
+
+
+def counterparts(folder, subjects: Collection[str] | None = None) -> dict[str, Scorer]:
+    """Logistic regression on classic features, which learns from training and validation images.
+
+    ``subjects``: learn from these alone, those the network learnt from. Where they show one class
+    only there is nothing to learn.
+    """
+    from medxfer import data
+    from medxfer.handcrafted import classify as classic
+
+    features, truth, owners = [], [], []
+    for split in [name for name in LEARNT if name in folder.splits]:
+        for unit in data.units(folder, split):
+            if subjects is None or unit["subject"] in subjects:
+                features.append(classic.features(unit["image"]))
+                truth.append(unit["labels"])
+                owners.append(unit["subject"])
+    labels = np.array(truth, np.int64).reshape(len(truth), len(folder.classes))
+    if not folder.multilabel:
+        labels = labels.argmax(axis=1)
+    if len(np.unique(labels)) < 2:
+        return {}
+    fitted = classic.fit(np.array(features), labels, owners, len(folder.classes))
+
+    def handcrafted(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return fitted.probabilities(np.array([classic.features(image) for image in images]))
+
+    return {"handcrafted": handcrafted}
+
+
+def score(folder, split: str, scorer: Scorer, progress: bool = False) -> Images:
+    """Apply ``scorer`` to every image of a split."""
+    from tqdm import tqdm
+
+    from medxfer import data
+
+    found: list[Image] = []
+    noted: list[Image] = []
+    pictures: dict[str, NDArray[np.uint8]] = {}
+    bar = tqdm(
+        data.units(folder, split),
+        total=folder.count(split),
+        desc=split,
+        unit="image",
+        disable=None if progress else True,  # None: not in a file
+    )
+    for units in iter(lambda: list(itertools.islice(bar, _BATCH)), []):
+        probabilities = np.asarray(scorer(np.stack([unit["image"] for unit in units])), np.float64)
+        for unit, row in zip(units, probabilities, strict=True):
+            truth = np.asarray(unit["labels"], np.int64)
+            keys = (unit[name] for name in ("unit", "case", "subject"))
+            found.append(Image(*keys, truth, row))
+            pictures[unit["unit"]] = unit["image"][::2, ::2].copy()
+        noted = mistakes([*noted, *found[-len(units) :]], folder.multilabel)
+        pictures = {image.unit: pictures[image.unit] for image in noted}
+    return Images(found, folder.classes, folder.multilabel, pictures)
+
+
+def mistakes(images: Sequence[Image], multilabel: bool) -> list[Image]:
+    """Images of which the network is sure and wrong, the surest first; at most :data:`SHOWN`."""
+
+    def sureness(image: Image) -> float:
+        """Highest probability of a class that is called and not there, or the other way round."""
+        called = measures.called(image.probabilities[None], multilabel)[0]
+        wrong = called & (image.truth == 0)
+        sure = image.probabilities[wrong]
+        if multilabel:
+            sure = np.append(sure, 1 - image.probabilities[~called & (image.truth == 1)])
+        return float(sure.max(initial=0))
+
+    order = sorted(((sureness(image), image) for image in images), key=lambda pair: -pair[0])
+    return [image for value, image in order[:SHOWN] if value > 0]
+
+
+def _analyse(methods: Mapping[str, Images], seed: int):
+    first = next(iter(methods.values()))
+    found = {name: images.probabilities for name, images in methods.items()}
+    return measures.analyse(first.labels, found, first.subjects, first.classes, seed=seed)
+
+
+def metrics(results: Images, seed: int = 0) -> dict[str, Interval]:
+    """Figures of merit with 95 % intervals by bootstrap over subjects."""
+    return _curves.intervals_of(_analyse({"": results}, seed), "")
+
+
+def compare(methods: Mapping[str, Images], seed: int = 0) -> dict[str, list]:
+    """Paired comparison of every two methods on the same images, not class by class."""
+    multilabel = next(iter(methods.values())).multilabel
+    return _curves.pairs_of(_analyse(methods, seed), measures.summary(multilabel))
+
+
+def rows(results: Images) -> list[dict[str, str | float]]:
+    """One row per image: what it shows, what was predicted, the probability of every class."""
+    table = []
+    for image in results:
+        row: dict[str, str | float] = {
+            "unit": image.unit,
+            "case": image.case,
+            "subject": image.subject,
+        }
+        pairs = list(zip(results.classes, image.truth, image.probabilities, strict=True))
+        if results.multilabel:
+            row |= {_LABEL + name: int(shown) for name, shown, _ in pairs}
+        else:
+            row["label"] = results.classes[image.truth.argmax()]
+            row["predicted"] = results.classes[image.probabilities.argmax()]
+        table.append(row | {_P + name: float(p) for name, _, p in pairs})
+    return table
+
+
+def restore(rows: Sequence[Mapping[str, str]], truth: Mapping[str, Mapping]) -> Images:
+    """Results from rows of ``predictions.csv``, of one run or several."""
+    classes = tuple(key.removeprefix(_P) for key in rows[0] if key.startswith(_P))
+    multilabel = "label" not in rows[0]
+    images = []
+    for row in rows:
+        if multilabel:
+            shown = [int(row[_LABEL + name]) for name in classes]
+        else:
+            shown = [int(row["label"] == name) for name in classes]
+        probabilities = np.array([float(row[_P + name]) for name in classes])
+        keys = (row[name] for name in ("unit", "case", "subject"))
+        images.append(Image(*keys, np.array(shown, np.int64), probabilities))
+    return Images(images, classes, multilabel, {})
+
+
+def study_measures(methods: Mapping[str, Sequence[Images]]):
+    """What a study compares methods by: the figures of merit of all classes together."""
+    from medxfer.studies.measures import Measures
+
+    statistics = {}
+    for name, seeds in methods.items():
+        statistics[name] = []
+        for results in seeds:
+            ordered = sorted(results, key=lambda image: image.unit)
+            images = dataclasses.replace(results, images=ordered)
+            statistics[name].append(
+                _leading(
+                    measures.weighted(images.labels, images.probabilities, images.subjects),
+                    len(measures.summary(images.multilabel)),
+                )
+            )
+    names = measures.summary(images.multilabel)
+    return Measures(
+        names, measures.AUC, True, statistics, len(set(images.subjects)), shown=names[:4]
+    )  # fmt: skip
+
+
+def _leading(statistic, count: int):
+    return lambda weights: statistic(weights)[:, :count]
+
+
+def figures(methods: Mapping[str, Images], history: Sequence[Mapping]) -> dict[str, tuple]:
+    """ROC, confusion, calibration, mistakes, the course of training."""
+    from medxfer.apps import _classification_figures
+
+    return _classification_figures.figures(methods, history)
