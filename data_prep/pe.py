@@ -4,14 +4,16 @@
 
 RAW is a folder of DICOM series or of NIfTI, NRRD or MetaImage volumes with their reference standard
 (``data_prep.readers``). The splits train and validation hold patches; train_unit, validation_unit
-and test hold candidates, those of test with all their patches.
+and test hold candidates, those of test with all the patches that their score is a mean over.
 """
 
 import dataclasses
 import functools
+import hashlib
+import json
 import pathlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from absl import flags
@@ -43,6 +45,7 @@ SPLITS = {
     "validation_unit": ("validation", "candidate"),
     "test": ("test", "unit"),
 }
+VIEWS = 45  # of a candidate: three widths, three shifts, five rotations
 POINT_MM = 5.0  # a candidate so near to a point of the reference standard is that embolus
 
 
@@ -57,6 +60,9 @@ class Settings:
     patches_per_candidate : int
         Training patches drawn from the widths x shifts x rotations (45) of a candidate. Those of
         false candidates are dropped at random until both classes have equal shares.
+    test_patches : int
+        A test candidate's score is the mean over so many of its 45 patches, evenly spread; the
+        paper takes all.
     match_mm : float
         A candidate so near to an embolus lies in it; 0: its location is in the embolus's own
         voxels. Each embolus is widened by itself, so that two close ones stay two.
@@ -64,11 +70,18 @@ class Settings:
 
     patch: int = 64
     patches_per_candidate: int = 45
+    test_patches: int = 45
     match_mm: float = 0.0
 
     def __post_init__(self) -> None:
         if self.patch < 16:
             raise UserError(f"--patch must be at least 16: {self.patch}.")
+        for name in ("patches_per_candidate", "test_patches"):
+            if not 1 <= getattr(self, name) <= VIEWS:
+                raise UserError(f"--{name} must be from 1 to {VIEWS}: {getattr(self, name)}.")
+
+
+NO_STANDARD = "it has no reference standard beside it, so nothing is known to learn"
 
 
 def matches(points: np.ndarray, lesions, volume, reach_mm: float) -> np.ndarray:
@@ -121,7 +134,9 @@ def describe(lesions, volume) -> list[dict]:
     return found
 
 
-def prepare_study(source, settings: Settings, seed: int, key: bytes) -> StudyResult:
+def prepare_study(
+    source, settings: Settings, seed: int, key: bytes, parts: Mapping[str, str]
+) -> StudyResult:
     """Candidates of one volume; a pure function.
 
     Parameters
@@ -132,12 +147,14 @@ def prepare_study(source, settings: Settings, seed: int, key: bytes) -> StudyRes
     seed : int
     key : bytes
         Of the pseudonyms.
+    parts : mapping
+        Subject pseudonym -> part.
 
     Returns
     -------
     StudyResult
-        With the kinds "unit" (all patches of a candidate), "candidate" (one patch and the
-        handcrafted features) and "patch".
+        Of a test subject with the kind "unit" (the patches of a candidate that are scored, and the
+        handcrafted features), of others with "candidate" (one patch and the features) and "patch".
 
     Raises
     ------
@@ -151,7 +168,7 @@ def prepare_study(source, settings: Settings, seed: int, key: bytes) -> StudyRes
     volume = _volumes.read(source)
     lesions = _volumes.read_lesions(source, volume)
     if lesions is None:
-        raise Unusable("it has no reference standard beside it, so nothing is known to learn")
+        raise Unusable(NO_STANDARD)
     candidates = embolus.find(volume.hu, volume.spacing)
     points = np.array([each.voxel for each in candidates], np.int64).reshape(-1, 3)
     hits = matches(points, lesions, volume, settings.match_mm)
@@ -182,13 +199,14 @@ def prepare_study(source, settings: Settings, seed: int, key: bytes) -> StudyRes
             extras = {"x": x, "y": y, "z": z, "width_mm": 0.0, "shift": 0.0, "rotation": 0.0}
             yield number, common, extras
 
-    def cut(number: int, wanted=None) -> np.ndarray:
+    def cut(number: int, wanted: list[vessel.View]) -> np.ndarray:
         voxel, directions = candidates[number].voxel, axis_of(number).directions
         return vessel.planes(volume.hu, volume.spacing, voxel, directions, how, wanted)
 
     def units() -> Iterator[Example]:
+        scored = vessel.spread(settings.test_patches, how)
         for number, common, extras in each():
-            stack = cut(number)
+            stack = cut(number, scored)
             extras |= {"views": len(stack), "features": features_of(number)}
             yield Example(
                 common["unit"], stack.reshape(-1, *stack.shape[2:]), extras=extras, **common
@@ -218,7 +236,10 @@ def prepare_study(source, settings: Settings, seed: int, key: bytes) -> StudyRes
         "spacing_mm": [round(float(side), 4) for side in volume.spacing],
         "shape": list(volume.hu.shape),
     }
-    kinds = {"unit": units(), "candidate": alone(), "patch": patches()}
+    if parts[subject] == "test":
+        kinds = {"unit": units()}
+    else:
+        kinds = {"candidate": alone(), "patch": patches()}
     return StudyResult(case, subject, kinds, truth, [*volume.notes, *lesions.notes])
 
 
@@ -240,13 +261,37 @@ def prepare(
     settings = settings or Settings()
     choice = choice or _volumes.Options()
     options = dataclasses.replace(options or command.Options(output, key=PUBLIC_KEY), output=output)
+    sources = _volumes.find(raw, choice)
+    parts = assign(sources, options)
     return command.prepare(
         shards.Layout(APP, CLASSES, EXTRAS, SPLITS, channels=3, balanced=("train", "validation")),
-        _volumes.find(raw, choice),
-        functools.partial(prepare_study, settings=settings, seed=options.seed, key=options.key),
-        {**dataclasses.asdict(settings), **dataclasses.asdict(choice)},
-        options,
+        sources,
+        functools.partial(
+            prepare_study, settings=settings, seed=options.seed, key=options.key, parts=parts
+        ),
+        {
+            **dataclasses.asdict(settings),
+            **dataclasses.asdict(choice),
+            # Whether a volume gives patches or whole candidates depends on its part.
+            "parts": hashlib.sha256(json.dumps(sorted(parts.items())).encode()).hexdigest(),
+        },
+        dataclasses.replace(options, parts=parts),
     )
+
+
+def assign(sources, options: command.Options) -> dict[str, str]:
+    """Subject pseudonym -> part, of all volumes; those that can already be seen to fail count last.
+
+    A volume that only turns out to be unusable when it is read leaves its part one smaller.
+    """
+    hopeful, other = set(), set()
+    for source in sources:
+        known = source.paths("labels") or source.paths("points")
+        subjects = hopeful if known and not source.problem else other
+        subjects.add(pseudonym(source.subject, options.key))
+    if not hopeful:  # each will say why when it is read
+        return dict.fromkeys(other, "train")
+    return dict.fromkeys(other, "train") | options.assign(hopeful)
 
 
 def kept_key(output: pathlib.Path) -> bytes:
@@ -284,7 +329,15 @@ def define_flags() -> None:
         default.patches_per_candidate,
         "Training patches of a candidate, of the paper's 45: widths, shifts and rotations.",
         1,
-        45,
+        VIEWS,
+    )
+    flags.DEFINE_integer(
+        "test_patches",
+        default.test_patches,
+        "Patches of a test candidate that its score is a mean over, evenly spread over the paper's "
+        "45; fewer are faster.",
+        1,
+        VIEWS,
     )
     flags.DEFINE_float(
         "match_mm",

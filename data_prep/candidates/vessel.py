@@ -10,6 +10,7 @@ Directions are unit vectors in mm along the volume's own axes, in the order z, y
 
 import dataclasses
 import itertools
+from math import gcd
 
 import numpy as np
 from scipy import ndimage
@@ -147,6 +148,20 @@ def views(settings: Settings = DEFAULTS) -> list[View]:
     """The planes' parameters in the order of :func:`planes`: widths, shifts, rotations."""
     angles = [number * np.pi / settings.rotations for number in range(settings.rotations)]
     return [View(*each) for each in itertools.product(settings.widths_mm, settings.shifts, angles)]
+
+
+def spread(count: int, settings: Settings = DEFAULTS) -> list[View]:
+    """So many of the :func:`views`, in their order, spread over widths, shifts and rotations alike.
+
+    Of one it is the view in the middle. More follow in steps of about the golden section, which
+    come back to no view before all were met.
+    """
+    every = views(settings)
+    total = len(every)
+    if not 1 <= count <= total:
+        raise ValueError(f"There are {total} views; {count} cannot be taken.")
+    step = next(step for step in range(round(0.382 * total), 2 * total) if gcd(step, total) == 1)
+    return [every[place] for place in sorted((total // 2 + k * step) % total for k in range(count))]
 
 
 def planes(

@@ -52,6 +52,17 @@ class Grid:
     intercept: float = 0.0
 
 
+@contextlib.contextmanager
+def header(path: pathlib.Path, kind: str) -> Iterator[None]:
+    """Whatever goes wrong while a header is read becomes Unusable, with the file's name."""
+    try:
+        yield
+    except Unusable as error:
+        raise Unusable(f"{path.name}: {error}") from error
+    except Exception as error:  # damaged headers raise many kinds
+        raise Unusable(f"{path.name}: the {kind} header is damaged") from error
+
+
 def check_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """The shape (Z, Y, X) as plain numbers, if such a volume can be.
 

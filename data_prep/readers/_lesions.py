@@ -63,12 +63,12 @@ class Lesions:
 
 def sources(
     module: str,
+    suffixes: Iterable[str],
     root: pathlib.Path,
     files: Sequence[pathlib.Path],
-    suffixes: Iterable[str],
     options: Options,
 ) -> list[Source]:
-    """Sources that are single files with such suffixes.
+    """Sources that are single files with such suffixes; nothing is opened.
 
     ``module`` is the reader's ``__name__``; label volumes without a CT are set aside.
     """

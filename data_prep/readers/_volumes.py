@@ -26,6 +26,7 @@ from data_prep.errors import UserError
 from data_prep.readers import _grids, _points
 from data_prep.readers._grids import Grid
 from data_prep.readers._images import Unusable
+from data_prep.readers._paths import inside
 from data_prep.runner import Study
 
 LESIONS = ("auto", "components", "values")
@@ -151,6 +152,34 @@ def readers() -> dict[str, ModuleType]:
 
 
 def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
+    """CT volumes below a folder as :func:`search` finds them, with their subjects.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        May hold ``subjects.csv`` with the columns case and subject: which volumes (by name, with or
+        without folder, or by the name's stem) are of one person. It is needed where formats without
+        a patient identifier hold several volumes of one person.
+    options : Options, optional
+
+    Raises
+    ------
+    UserError
+        As :func:`search`, and if ``subjects.csv`` is faulty.
+    """
+    root = root.resolve()
+    sources = _with_subjects(search(root, options), root)
+    if nameless := sum(source.subject == source.name for source in sources):
+        logging.warning(
+            "%d volumes without a patient identifier: each counts as a subject of its own. If some "
+            "are of one person, say so in %s (columns case, subject).",
+            nameless,
+            root / SUBJECTS,
+        )
+    return sources
+
+
+def search(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     """CT volumes below a folder, of every format, each with the reference standard beside it.
 
     Only names and headers are read. What is no CT volume is left out, and named in the log.
@@ -159,9 +188,6 @@ def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     Parameters
     ----------
     root : pathlib.Path
-        May hold ``subjects.csv`` with the columns case and subject: which volumes (by name, with or
-        without folder, or by the name's stem) are of one person. It is needed where formats without
-        a patient identifier hold several volumes of one person.
     options : Options, optional
 
     Returns
@@ -172,7 +198,7 @@ def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     Raises
     ------
     UserError
-        If the folder is absent, holds no CT volume, or ``subjects.csv`` is faulty.
+        If the folder is absent or holds no CT volume.
     """
     if not root.is_dir():
         raise UserError(f"--input={root} is not a folder.")
@@ -190,14 +216,6 @@ def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
         looked = "; ".join(module.LAYOUT for module in kinds.values())
         first = f" Left out: {aside[0].name}: {aside[0].problem}." if aside else ""
         raise UserError(f"{root} holds no CT volume. Looked for: {looked}.{first}")
-    sources = _with_subjects(sources, root)
-    if nameless := sum(source.subject == source.name for source in sources):
-        logging.warning(
-            "%d volumes without a patient identifier: each counts as a subject of its own. If some "
-            "are of one person, say so in %s (columns case, subject).",
-            nameless,
-            root / SUBJECTS,
-        )
     return sources
 
 
@@ -263,6 +281,24 @@ def read_file(source: Source) -> Volume:
     return Volume(hu, spacing, grid.affine, placed=grid.placed, notes=notes)
 
 
+def data_file(path: pathlib.Path, root: pathlib.Path, name: str) -> pathlib.Path:
+    """The file of voxels that a header names, where it is one file inside ``root``.
+
+    Raises
+    ------
+    Unusable
+        With the reason.
+    """
+    if name.upper().startswith("LIST") or "%" in name:
+        raise Unusable("its voxels lie in several files: save it as one")
+    data = path.parent / name
+    if not inside(data, root):
+        raise Unusable("its data file lies outside the input folder")
+    if not data.is_file():
+        raise Unusable("its data file is missing")
+    return data
+
+
 def files(root: pathlib.Path) -> list[pathlib.Path]:
     """All files below ``root`` (resolved), sorted; linked folders are named and not entered."""
     found = []
@@ -275,11 +311,6 @@ def files(root: pathlib.Path) -> list[pathlib.Path]:
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         found += [pathlib.Path(folder, name) for name in names if not name.startswith(".")]
     return sorted(found)
-
-
-def inside(path: pathlib.Path, root: pathlib.Path) -> bool:
-    """Whether ``path``, its links followed, lies in ``root`` (resolved)."""
-    return path.resolve().is_relative_to(root)
 
 
 def _with_subjects(sources: list[Source], root: pathlib.Path) -> list[Source]:

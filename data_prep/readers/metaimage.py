@@ -12,7 +12,6 @@ import numpy as np
 from data_prep.readers import _grids, _lesions, _volumes
 from data_prep.readers._grids import Grid
 from data_prep.readers._images import Unusable
-from data_prep.readers._volumes import Options, Source, Volume
 
 KIND = "ct"
 LAYOUT = "MetaImage NAME.mha or NAME.mhd, labels in labels/ beside images/ or as NAME_label.mha"
@@ -33,20 +32,8 @@ TYPES = {
 }
 
 
-def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> list[Source]:
-    """Find MetaImage files that are no labels; nothing is opened."""
-    return _lesions.sources(__name__, root, files, SUFFIXES, options)
-
-
-def read(source: Source) -> Volume:
-    """Read one volume.
-
-    Raises
-    ------
-    Unusable
-        With the reason.
-    """
-    return _volumes.read_file(source)
+detect = functools.partial(_lesions.sources, __name__, SUFFIXES)
+read = _volumes.read_file
 
 
 def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
@@ -57,13 +44,8 @@ def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
     Unusable
         If it is damaged, or no volume of real numbers.
     """
-    try:
-        header, start = _header(path)
-        return _grid(path, root, header, start)
-    except Unusable as error:
-        raise Unusable(f"{path.name}: {error}") from error
-    except Exception as error:  # damaged headers raise many kinds
-        raise Unusable(f"{path.name}: the MetaImage header is damaged") from error
+    with _grids.header(path, "MetaImage"):
+        return _grid(path, root, *_header(path))
 
 
 def _header(path: pathlib.Path) -> tuple[dict[str, str], int]:
@@ -93,7 +75,7 @@ def _grid(path: pathlib.Path, root: pathlib.Path, header: dict[str, str], start:
     packing = "zlib" if _is_true(header.get("CompressedData", "False")) else "raw"
     name = header["ElementDataFile"]
     if name.upper() != "LOCAL":
-        path, start = _data_file(path, root, name), 0
+        path, start = _volumes.data_file(path, root, name), 0
     skip = int(header.get("HeaderSize", 0))
     if skip == -1 and packing == "raw":  # the voxels are the last bytes of the file
         start = -int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -124,14 +106,3 @@ def _numbers(header: dict[str, str], names: tuple[str, ...]) -> np.ndarray | Non
         if name in header:
             return np.array(header[name].split(), np.float64)
     return None
-
-
-def _data_file(path: pathlib.Path, root: pathlib.Path, name: str) -> pathlib.Path:
-    if name.upper().startswith("LIST") or "%" in name:
-        raise Unusable("its voxels lie in several files: save it as one")
-    data = path.parent / name
-    if not _volumes.inside(data, root):
-        raise Unusable("its data file lies outside the input folder")
-    if not data.is_file():
-        raise Unusable("its data file is missing")
-    return data

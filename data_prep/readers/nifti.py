@@ -7,13 +7,11 @@ it becomes left-posterior-superior.
 import functools
 import pathlib
 
-import nibabel
 import numpy as np
 
 from data_prep.readers import _grids, _lesions, _volumes
 from data_prep.readers._grids import Grid
 from data_prep.readers._images import Unusable
-from data_prep.readers._volumes import Options, Source, Volume
 
 KIND = "ct"
 LAYOUT = "NIfTI NAME.nii.gz, labels in labelsTr/ beside imagesTr/ or as NAME_label.nii.gz"
@@ -22,20 +20,8 @@ SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz")
 UNITS = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}  # to mm
 
 
-def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> list[Source]:
-    """Find NIfTI files that are no labels; nothing is opened."""
-    return _lesions.sources(__name__, root, files, SUFFIXES, options)
-
-
-def read(source: Source) -> Volume:
-    """Read one volume.
-
-    Raises
-    ------
-    Unusable
-        With the reason.
-    """
-    return _volumes.read_file(source)
+detect = functools.partial(_lesions.sources, __name__, SUFFIXES)
+read = _volumes.read_file
 
 
 def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
@@ -46,7 +32,9 @@ def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
     Unusable
         If it is damaged, or no volume of real numbers.
     """
-    try:
+    import nibabel
+
+    with _grids.header(path, "NIfTI"):
         with path.open("rb") as file:
             packing = "gzip" if file.read(2) == b"\x1f\x8b" else "raw"
         block = next(_grids.stored_planes(path, (1, 1, 348), np.dtype("u1"), packing=packing))[0]
@@ -59,10 +47,6 @@ def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
         if header["magic"].item()[:2] not in (b"n+", b"ni"):
             raise Unusable("it is an Analyze file, which does not say where the patient lies")
         return _grid(path, root, header, packing)
-    except Unusable as error:
-        raise Unusable(f"{path.name}: {error}") from error
-    except Exception as error:  # damaged headers raise many kinds
-        raise Unusable(f"{path.name}: the NIfTI header is damaged") from error
 
 
 def _grid(path: pathlib.Path, root: pathlib.Path, header, packing: str) -> Grid:

@@ -7,13 +7,11 @@ import functools
 import io
 import pathlib
 
-import nrrd
 import numpy as np
 
 from data_prep.readers import _grids, _lesions, _volumes
 from data_prep.readers._grids import Grid
 from data_prep.readers._images import Unusable
-from data_prep.readers._volumes import Options, Source, Volume
 
 KIND = "ct"
 LAYOUT = "NRRD images/NAME.nrrd, labels as rs/NAMERefStd.nrrd (CAD-PE) or NAME_label.nrrd"
@@ -42,20 +40,8 @@ TYPES = {
 }
 
 
-def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> list[Source]:
-    """Find NRRD files that are no labels; nothing is opened."""
-    return _lesions.sources(__name__, root, files, SUFFIXES, options)
-
-
-def read(source: Source) -> Volume:
-    """Read one volume.
-
-    Raises
-    ------
-    Unusable
-        With the reason.
-    """
-    return _volumes.read_file(source)
+detect = functools.partial(_lesions.sources, __name__, SUFFIXES)
+read = _volumes.read_file
 
 
 def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
@@ -66,7 +52,9 @@ def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
     Unusable
         If it is damaged, or no volume of real numbers.
     """
-    try:
+    import nrrd
+
+    with _grids.header(path, "NRRD"):
         with path.open("rb") as file:
             head = file.read(MAX_HEADER)
         if not head.startswith(b"NRRD"):
@@ -76,10 +64,6 @@ def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
             raise Unusable("the NRRD header has no end")
         start = min(ends, default=len(head))
         return _grid(path, root, nrrd.read_header(io.BytesIO(head[:start])), start)
-    except Unusable as error:
-        raise Unusable(f"{path.name}: {error}") from error
-    except Exception as error:  # damaged headers raise many kinds
-        raise Unusable(f"{path.name}: the NRRD header is damaged") from error
 
 
 def _grid(path: pathlib.Path, root: pathlib.Path, header: dict, start: int) -> Grid:
@@ -95,7 +79,7 @@ def _grid(path: pathlib.Path, root: pathlib.Path, header: dict, start: int) -> G
         raise Unusable("its voxels are stored as text: save it with encoding raw or gzip")
     detached = header.get("data file", header.get("datafile"))
     if detached is not None:
-        path, start = _data_file(path, root, str(detached)), 0
+        path, start = _volumes.data_file(path, root, str(detached)), 0
     skip = int(header.get("byte skip", header.get("byteskip", 0)))
     if int(header.get("line skip", header.get("lineskip", 0))) or skip < -1:
         raise Unusable("its voxels begin at an odd place (line skip, byte skip)")
@@ -129,14 +113,3 @@ def _affine(header: dict) -> tuple[np.ndarray, bool]:
         raise Unusable("the fields 'space directions' and 'spacings' are both missing")
     affine[:3, :3] = np.diag(np.asarray(header["spacings"], np.float64))
     return affine, False
-
-
-def _data_file(path: pathlib.Path, root: pathlib.Path, name: str) -> pathlib.Path:
-    if name.upper().startswith("LIST") or "%" in name:
-        raise Unusable("its voxels lie in several files: save it as one")
-    data = path.parent / name
-    if not _volumes.inside(data, root):
-        raise Unusable("its data file lies outside the input folder")
-    if not data.is_file():
-        raise Unusable("its data file is missing")
-    return data

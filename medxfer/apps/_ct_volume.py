@@ -1,18 +1,22 @@
 """Prediction of the embolism app: candidates of a raw CT, each with its probability."""
 
+import collections
 import csv
 import hashlib
+import itertools
 import json
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
+from absl import logging
 from numpy.typing import NDArray
 
 from data_prep.candidates import embolus, vessel
 from data_prep.errors import UserError
 from data_prep.readers import _volumes
 from data_prep.readers._images import Unusable
+from data_prep.readers._volumes import Source
 from medxfer.apps._detection import Scorer
 from medxfer.apps._options import NO_OPTIONS, PredictOptions
 
@@ -21,19 +25,32 @@ WINDOW = (-100.0, 500.0)  # HU
 COLUMNS = ("x_mm", "y_mm", "z_mm", "voxel_x", "voxel_y", "voxel_z", "volume_mm3", "probability")
 
 
+#: Volumes that :func:`raw_inputs` found, by the path it gave them.
+_found: dict[pathlib.Path, Source] = {}
+
+
 def raw_inputs(source: pathlib.Path) -> list[pathlib.Path]:
-    """Folders of DICOM series and files of volumes."""
+    """Folders of DICOM series and files of volumes.
+
+    A series is called by its folder or, if other files that are read lie there too or it lies in
+    several folders, by one of its files.
+    """
     if source.is_file():
         return [source]
     try:
-        found = _volumes.find(source)
-    except UserError:
+        volumes = _volumes.search(source)
+    except UserError as error:
+        logging.warning("%s", error)
         return []
-    places = set()
-    for each in found:
-        first = each.paths("image")[0]
-        places.add(first.parent if each.kind == "dicom_ct" else first)
-    return sorted(places)
+    folders = [{path.parent for path in volume.paths("image")} for volume in volumes]
+    crowd = collections.Counter(itertools.chain.from_iterable(folders))
+    named = {}
+    for volume, places in zip(volumes, folders, strict=True):
+        first = volume.paths("image")[0]
+        alone = volume.kind == "dicom_ct" and len(places) == 1 and crowd[first.parent] == 1
+        named[first.parent if alone else first] = volume
+    _found.update(named)
+    return sorted(named)
 
 
 def predict(
@@ -67,17 +84,20 @@ def predict(
     UserError
         If there is no volume or more than one, or it cannot be used.
     """
-    source = _only(path)
+    source = _found.get(path) or _only(path)
     try:
         volume = _volumes.read(source)
         candidates = embolus.find(volume.hu, volume.spacing)
     except Unusable as error:
         raise UserError(str(error)) from error
     how = vessel.Settings(side=settings["patch"])
+    wanted = vessel.spread(settings["test_patches"], how)
     scored = []
     for number, candidate in enumerate(candidates):
         axis = vessel.axis(volume.hu, volume.spacing, candidate, number, how)
-        stack = vessel.planes(volume.hu, volume.spacing, candidate.voxel, axis.directions, how)
+        stack = vessel.planes(
+            volume.hu, volume.spacing, candidate.voxel, axis.directions, how, wanted
+        )
         unit = {"image": stack.reshape(-1, *stack.shape[2:]), "views": len(stack)}
         scored.append((float(scorer(unit)), candidate, stack[len(stack) // 2]))
     scored.sort(key=lambda found: -found[0])
@@ -110,12 +130,12 @@ def describe(found: Mapping) -> str:
     )
 
 
-def _only(path: pathlib.Path):
+def _only(path: pathlib.Path) -> Source:
     path = path.resolve()
     if path.is_dir():
-        found = _volumes.find(path)
+        found = _volumes.search(path)
     else:
-        found = [each for each in _volumes.find(path.parent) if path in each.paths("image")]
+        found = [each for each in _volumes.search(path.parent) if path in each.paths("image")]
     if len(found) != 1:
         raise UserError(f"{path.name} holds {len(found)} CT volumes; give one at a time")
     return found[0]
