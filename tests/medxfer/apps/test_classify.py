@@ -1,0 +1,225 @@
+"""The classify app: any classes, one or several an image; prediction of raw images."""
+
+import csv
+import json
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import classify as prep
+from data_prep.phantoms import classify as phantom
+from medxfer import data
+from medxfer.apps import classify
+from medxfer.evaluation import classification
+from medxfer.report import measure_name
+from medxfer.studies import measures
+from tests.testing.app_test_case import AppTestCase
+
+SMALL = prep.Settings(side=48)
+NAMES = ("lobulated", "smooth", "spiculated")
+
+
+def levels(images, scale=20.0):
+    """A stand-in for a network: logits from the spread of the grey values of three thirds."""
+    parts = np.array_split(images.astype(np.float64), 3, axis=1)
+    logits = np.stack([part.std(axis=(1, 2, 3)) for part in parts], axis=1) / scale
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def each_by_itself(images):
+    """A stand-in for a network of several labels an image."""
+    return levels(images) ** 0.7
+
+
+class TestClassify(AppTestCase):
+    name = "classify"
+    classes = NAMES
+    phantom = {"subjects": 45, "seed": 2}
+    scores = [
+        ([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]], [0, 1, 2], 1.0),
+        ([[0.9, 0.1], [0.2, 0.8]], [1, 0], 0.0),
+        # Areas 3/4, 1 and 1: no third class, so none of it.
+        ([[0.6, 0.4, 0.0], [0.7, 0.3, 0.0], [0.6, 0.4, 0.0], [0.5, 0.5, 0.0]], [0, 0, 1, 1], 0.875),
+    ]
+
+    def settings(self):
+        return SMALL
+
+    def network(self):
+        return types.SimpleNamespace(classify=levels)
+
+    @pytest.mark.slow
+    def test_the_phantom_of_a_first_try_is_made_once(self, app, raw, tmp_path, monkeypatch):
+        super().test_the_phantom_of_a_first_try_is_made_once(app, raw, tmp_path, monkeypatch)
+
+    def test_metrics_are_those_of_the_probabilities(self, app, folder, methods):
+        units = list(data.units(folder, "test"))
+        p = levels(np.stack([unit["image"] for unit in units]))
+        labels = np.array([unit["label"] for unit in units])
+        found = app.metrics(methods["network"])
+        assert found["AUC"].estimate == pytest.approx(classification.macro_auc(labels, p))
+        assert found["accuracy"].estimate == pytest.approx(np.mean(p.argmax(1) == labels))
+        assert set(found) == set(classification.merits(NAMES))
+
+    def test_rows_come_back(self, app, folder, methods):
+        for results in methods.values():
+            rows = [{k: str(v) for k, v in row.items()} for row in app.rows(results)]
+            again = app.restore(rows, folder.truth["test"])
+            assert (again.classes, again.multilabel) == (NAMES, False)
+            assert app.metrics(again) == app.metrics(results)
+            assert {row["label"] for row in rows} == set(NAMES)
+
+    def test_a_study_measures_the_same(self, app, methods):
+        found = measures.of(app, {name: [results] for name, results in methods.items()})
+        assert found.primary == "AUC" and found.higher_is_better
+        for name, results in methods.items():
+            whole = found.statistics[name][0](np.ones((1, found.clusters), np.intp))[0]
+            metrics = app.metrics(results)
+            for merit, value in zip(found.merits, whole, strict=True):
+                assert value == pytest.approx(metrics[merit].estimate), merit
+
+    def test_mistakes_are_sure_and_wrong(self, app, methods):
+        results = methods["network"]
+        found = app.mistakes(list(results), False)
+        assert 0 < len(found) <= app.SHOWN
+        surest = [image.probabilities.max() for image in found]
+        assert surest == sorted(surest, reverse=True)
+        wrong = [im for im in results if im.probabilities.argmax() != im.truth.argmax()]
+        assert surest[0] == max(image.probabilities.max() for image in wrong)
+        assert {image.unit for image in found} == set(results.pictures)
+
+    def test_the_counterpart_learns_from_some_subjects_only(self, app, folder):
+        subject = folder.subjects("train")[0]
+        assert app.counterparts(folder, [subject]) == {}  # one nodule, one class
+        some = folder.subjects("train")[:12]
+        few, all_ = (app.counterparts(folder, s)["handcrafted"] for s in (some, None))
+        image = next(data.units(folder, "test"))["image"][None]
+        assert (few(image) != all_(image)).any()
+        np.testing.assert_allclose(few(image).sum(), 1)
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """Records of images that show several classes, or none."""
+    raw = tmp_path_factory.mktemp("several") / "raw"
+    phantom.generate(raw, subjects=40, seed=3, multilabel=True)
+    made = prep.prepare(raw, raw.with_name("records"), settings=SMALL)
+    return data.DatasetFolder.open(made.output, app="classify")
+
+
+@pytest.fixture(scope="module")
+def results(several):
+    scorers = {"network": each_by_itself, **classify.counterparts(several)}
+    return {name: classify.score(several, "test", scorer) for name, scorer in scorers.items()}
+
+
+class TestSeveralLabels:
+    def test_labels_are_those_of_the_records(self, several, results):
+        truth = [unit["labels"] for unit in data.units(several, "test")]
+        np.testing.assert_array_equal(results["network"].labels, truth)
+        assert several.multilabel and np.sum(truth, axis=1).max() > 1
+        part = data.Pipeline(several, "train", batch_size=8, transform=lambda images: images)
+        train = [unit["labels"] for unit in data.units(several, "train")]
+        np.testing.assert_array_equal(part.labels, train)
+        _, x, y = next(iter(part.epoch(0)))
+        assert x.shape == (8, 48, 48, 3) and y.shape == (8, 3)
+
+    def test_metrics_pairs_and_rows(self, results):
+        found = classify.metrics(results["network"])
+        assert set(found) == set(classification.merits(NAMES, True))
+        pairs = classify.compare(results)
+        assert set(pairs) == set(classification.summary(True))
+        for images in results.values():
+            rows = [{k: str(v) for k, v in row.items()} for row in classify.rows(images)]
+            again = classify.restore(rows, {})
+            assert again.multilabel
+            assert classify.metrics(again) == classify.metrics(images)
+        found = measures.of(classify, {name: [images] for name, images in results.items()})
+        assert found.merits == classification.summary(True)
+
+    def test_figures(self, results, tmp_path):
+        found = classify.figures(results, [{"loss": 1.0, "score": 0.5}])
+        assert {"roc", "classes", "reliability", "mistakes"} <= set(found)
+        for name, (figure, caption) in found.items():
+            figure.savefig(tmp_path / f"{name}.png", dpi=30)
+            assert caption.endswith(".")
+
+
+SETTINGS = {**vars(SMALL), "multilabel": False, "classes": list(NAMES)}
+
+
+class TestPredict:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def raw(cls, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("raw")
+        phantom.generate(folder, subjects=6, seed=4)
+        return folder
+
+    def test_an_image_has_the_pixels_of_its_record(self, raw, tmp_path):
+        made = prep.prepare(raw, tmp_path / "all", settings=SMALL, options=_test_only(tmp_path))
+        folder = data.DatasetFolder.open(made.output)
+        stored = {unit["image"].tobytes() for unit in data.units(folder, "test")}
+        paths = classify.raw_inputs(raw)
+        assert len(paths) == folder.count("test")
+        from medxfer.apps import _classification_images
+
+        for path in paths:
+            (image,) = _classification_images.pictures(path, folder.settings)
+            assert image.tobytes() in stored
+
+    def test_a_prediction(self, raw, tmp_path):
+        path = classify.raw_inputs(raw)[0]
+        found = classify.predict(path, levels, SETTINGS, "a", tmp_path)
+        assert list(found["probabilities"]) == list(NAMES)
+        assert found["predicted"] == max(found["probabilities"], key=found["probabilities"].get)
+        assert found["predicted"] in classify.describe(found)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_several_labels_or_none(self, raw, tmp_path):
+        path, settings = classify.raw_inputs(raw)[0], SETTINGS | {"multilabel": True}
+        for p, expected in (([0.7, 0.2, 0.6], [NAMES[0], NAMES[2]]), ([0.1, 0.2, 0.3], [])):
+            found = classify.predict(path, lambda x, p=p: np.array([p]), settings, "a", tmp_path)
+            assert found["predicted"] == expected
+        assert classify.describe(found) == "none of the classes"
+
+    def test_all_together(self, raw, tmp_path):
+        paths = classify.raw_inputs(raw)
+        found = [
+            {"name": f"n{n}", **classify.predict(path, levels, SETTINGS, f"n{n}", tmp_path)}
+            for n, path in enumerate(paths)
+        ]
+        words = classify.collect(paths, found, SETTINGS, tmp_path)
+        table = list(csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines()))
+        assert [row["name"] for row in table] == [f"n{n}" for n in range(len(paths))]
+        for row, result in zip(table, found, strict=True):
+            assert row["predicted"] == result["predicted"]
+            for name in NAMES:
+                assert float(row[f"p {name}"]) == result["probabilities"][name]
+        for name in NAMES:
+            assert f"{name}: {sum(r['predicted'] == name for r in found)}" in words
+        with Image.open(tmp_path / "contact_sheet.png") as sheet:
+            assert sheet.size[0] > 1000 and set(sheet.info) <= {"dpi"}
+        json.dumps(found, allow_nan=False)
+
+    def test_a_file_that_is_no_image(self, tmp_path):
+        from data_prep.errors import UserError
+
+        (tmp_path / "x.png").write_bytes(b"\x89PNG nothing")
+        with pytest.raises(UserError):
+            classify.predict(tmp_path / "x.png", levels, SETTINGS, "x", tmp_path)
+
+
+def _test_only(folder):
+    from data_prep import command
+
+    return command.Options(folder / "all", key=prep.PUBLIC_KEY, test_fraction=1.0)
+
+
+def test_names_of_classes_stay_as_they_are():
+    assert measure_name("AUC: glaucoma_mm") == ("AUC: glaucoma_mm", "")
+    assert measure_name("sensitivity: auc fp ") == ("sensitivity: auc fp ", "")
+    assert measure_name("lumen_intima_error_um") == ("lumen-intima error", "um")
