@@ -6,9 +6,8 @@ import pathlib
 
 import numpy as np
 import pydicom
-import scipy.io
 
-from data_prep.readers import _images, dicom_ultrasound
+from data_prep.readers import _images, _matlab, dicom_ultrasound
 from data_prep.readers._images import Unusable
 from data_prep.readers._paths import inside
 
@@ -82,13 +81,12 @@ def _beside(path: pathlib.Path) -> float | None:
     scale, factor = path.with_suffix(".scl"), path.parent.parent / "CF" / f"{path.stem}_CF.txt"
     try:
         if scale.is_file():
-            content = scipy.io.loadmat(scale, appendmat=False, variable_names=["scale"])
-            found = float(content["scale"].item())
+            found = _matlab.read(scale)["scale"].item()
         elif factor.is_file():
             found = float(factor.read_text().strip().replace(",", "."))
         else:
             return None
-    except Exception as error:  # the MATLAB reader raises many kinds
+    except (OSError, ValueError, LookupError) as error:
         raise Unusable("the calibration file beside the image is unreadable") from error
     if not 0 < found < math.inf:
         raise Unusable("the calibration file beside the image holds no size of a pixel")

@@ -20,9 +20,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
-import scipy.io
 
-from data_prep.readers import _carotid, _consensus
+from data_prep.readers import _carotid, _consensus, _matlab
 from data_prep.readers._carotid import CarotidStudy, Options, Source
 from data_prep.readers._images import Unusable, load_grey
 
@@ -226,9 +225,8 @@ def _read_record(path: pathlib.Path) -> _Record:
 
 
 def _from_matlab(path: pathlib.Path) -> _Record:
-    content = scipy.io.loadmat(path, appendmat=False)
+    content = _matlab.read(path)
     points = np.column_stack([content[name].ravel() for name in ("Param_3", "Param_4")])
-    points = points.astype(np.float64)
     stored = tuple(float(content[name].item()) for name in ("imt_thikn", "Param_2", "Param_1"))
     return _record(content["scale"].item(), points[0::2], points[1::2], stored)
 
