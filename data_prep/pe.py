@@ -57,6 +57,8 @@ class Settings:
     ----------
     patch : int
         Side of a patch in pixels.
+    top_k : int
+        Candidates a volume at most, the most enclosed by blood.
     patches_per_candidate : int
         Training patches drawn from the widths x shifts x rotations (45) of a candidate. Those of
         false candidates are dropped at random until both classes have equal shares.
@@ -69,6 +71,7 @@ class Settings:
     """
 
     patch: int = 64
+    top_k: int = 1000
     patches_per_candidate: int = 45
     test_patches: int = 45
     match_mm: float = 0.0
@@ -76,6 +79,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.patch < 16:
             raise UserError(f"--patch must be at least 16: {self.patch}.")
+        if self.top_k < 1:
+            raise UserError(f"--top_k must be at least 1: {self.top_k}.")
         for name in ("patches_per_candidate", "test_patches"):
             if not 1 <= getattr(self, name) <= VIEWS:
                 raise UserError(f"--{name} must be from 1 to {VIEWS}: {getattr(self, name)}.")
@@ -169,7 +174,8 @@ def prepare_study(
     lesions = _volumes.read_lesions(source, volume)
     if lesions is None:
         raise Unusable(NO_STANDARD)
-    candidates = embolus.find(volume.hu, volume.spacing)
+    how_many = embolus.Settings(most=settings.top_k)
+    candidates = embolus.find(volume.hu, volume.spacing, settings=how_many)
     points = np.array([each.voxel for each in candidates], np.int64).reshape(-1, 3)
     hits = matches(points, lesions, volume, settings.match_mm)
     places = volume.to_patient(points)
@@ -324,6 +330,9 @@ def define_flags() -> None:
         "identifier. Default: a random one, kept in OUTPUT.key: keep that file with the originals."
     )
     flags.DEFINE_integer("patch", default.patch, "Side of a patch in pixels.", 16)
+    flags.DEFINE_integer(
+        "top_k", default.top_k, "Candidates a volume at most, the most enclosed by blood.", 1
+    )
     flags.DEFINE_integer(
         "patches_per_candidate",
         default.patches_per_candidate,

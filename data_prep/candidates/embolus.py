@@ -51,6 +51,9 @@ class Settings:
     clot_share : float
     air_hu : float
         Voxels that touch one below are the blurred rim of a vessel in the lung.
+    steepest : float
+        HU per mm. Where the slope is greater, the voxel lies on the border of a vessel, which
+        passes through the HU of clots whatever is in the vessel; clots would drain into it.
     smooth_mm : float
         Standard deviation of the Gaussian before sliding.
     reach_mm : float
@@ -78,6 +81,7 @@ class Settings:
     clot_hu: tuple[float, float, float] = (-50.0, 100.0, 200.0)
     clot_share: float = 0.3
     air_hu: float = -600.0
+    steepest: float = 100.0
     smooth_mm: float = 0.5
     reach_mm: float = 2.0
     ray_mm: float = 10.0
@@ -296,7 +300,7 @@ def _clot_voxels(
     spacing: np.ndarray,
     settings: Settings,
 ) -> np.ndarray:
-    """Voxels as dark as a clot, close to contrast-filled blood, not on the rim of a vessel."""
+    """Voxels as dark as a clot, close to contrast-filled blood, not on the border of a vessel."""
     least, *limits = settings.clot_hu
     greatest = np.clip(BLOOD + settings.clot_share * (level - BLOOD), *limits)
     clot = (smooth > least) & (smooth < greatest)
@@ -304,7 +308,23 @@ def _clot_voxels(
     reach = [2 * max(1, round(settings.reach_mm / size)) + 1 for size in spacing]
     clot &= ndimage.maximum_filter(filled.view(np.uint8), reach).view(bool)
     clot &= ~ndimage.maximum_filter(air.view(np.uint8), 3).view(bool)
+    places = np.argwhere(clot)
+    steep = _slope(smooth, places, spacing) > settings.steepest
+    clot[tuple(places[steep].T)] = False
     return clot
+
+
+def _slope(values: np.ndarray, places: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Length of the gradient per mm at voxels (n, 3), by central differences."""
+    squares = np.zeros(len(places))
+    for axis, (size, side) in enumerate(zip(values.shape, spacing, strict=True)):
+        before, after = places.copy(), places.copy()
+        before[:, axis] = np.maximum(places[:, axis] - 1, 0)
+        after[:, axis] = np.minimum(places[:, axis] + 1, size - 1)
+        run = (after - before)[:, axis] * side
+        rise = values[tuple(after.T)] - values[tuple(before.T)]
+        squares += (rise / np.maximum(run, side)) ** 2
+    return np.sqrt(squares)
 
 
 def _enclosure(

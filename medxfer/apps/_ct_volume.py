@@ -73,7 +73,7 @@ def predict(
         A folder that holds one DICOM series, or a file.
     scorer : Scorer
     settings : mapping
-        Of the records that the network learnt from: ``patch``.
+        Of the records that the network learnt from: ``patch``, ``top_k``, ``test_patches``.
     name, output : str, pathlib.Path
         Stem and folder of the files written.
     options : PredictOptions
@@ -87,7 +87,8 @@ def predict(
     source = _found.get(path) or _only(path)
     try:
         volume = _volumes.read(source)
-        candidates = embolus.find(volume.hu, volume.spacing)
+        how_many = embolus.Settings(most=settings["top_k"])
+        candidates = embolus.find(volume.hu, volume.spacing, settings=how_many)
     except Unusable as error:
         raise UserError(str(error)) from error
     how = vessel.Settings(side=settings["patch"])
