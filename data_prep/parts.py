@@ -1,0 +1,168 @@
+"""Classified images to parts: classes in proportion, and a set's own split kept but for its leaks."""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from absl import logging
+
+from data_prep import command, splits
+from data_prep.errors import UserError
+from data_prep.readers._classification import Picture
+from data_prep.splits import pseudonym
+
+#: Where two parts have as many images of a subject, it goes to the first of them in this order.
+PREFERENCE = ("test", "validation", "train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Assigned:
+    """Who is in which part.
+
+    Attributes
+    ----------
+    parts : dict
+        Subject pseudonym -> "train", "validation" or "test".
+    own : bool
+        The set's own split was kept, but for what leaked.
+    leaks : list of dict
+        Subjects that the set's own split had in several parts: "subject", "images" (part -> number
+        of its images), "now" (where all of them are), "moved" (cases), "repeat" (whether only a
+        repeated image makes it one subject).
+    """
+
+    parts: dict[str, str]
+    own: bool
+    leaks: list[dict]
+
+
+def assign(
+    pictures: Sequence[Picture], whole: Sequence[Picture], options: command.Options
+) -> Assigned:
+    """Part of every subject: as the set itself says, else by the options, classes in proportion.
+
+    A set that says train and test only has its validation subjects taken from the training ones. A
+    subject that it has in several parts goes to where most of its images are.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+        As they were found: with their own subjects.
+    whole : sequence of Picture
+        The same after :func:`data_prep.repeats.together`.
+    options : command.Options
+
+    Raises
+    ------
+    UserError
+        If the set gives some images a part and others none, or none is for testing, or a subject is
+        in several parts and ``options.strict`` is set; and as in
+        :func:`data_prep.splits.assign`.
+    """
+    strata = _strata(whole, options.key)
+    split = f"split {options.seed}"
+    shares = options.test_fraction, options.validation_fraction, options.folds, options.fold
+    if not any(picture.split for picture in whole):
+        return Assigned(splits.assign(strata, split, *shares, strata=strata), False, [])
+    if lacking := [picture.name for picture in whole if not picture.split]:
+        raise UserError(
+            f"{len(lacking)} images have no split ({', '.join(lacking[:3])}) although others have: "
+            "complete the table, or draw a new split with --noown_split."
+        )
+    if not any(picture.split == "test" for picture in whole):
+        raise UserError(
+            "The set's own split has no test part: draw a new one with --noown_split, or call one "
+            "of its parts test."
+        )
+    said: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+    for picture in whole:
+        said[pseudonym(picture.subject, options.key)][picture.split] += 1
+    parts = {
+        subject: max(PREFERENCE, key=lambda part: (counts[part], -PREFERENCE.index(part)))
+        for subject, counts in said.items()
+    }
+    leaks = _leaks(pictures, whole, said, parts, options.key)
+    if leaks and options.strict:
+        moved = {case for leak in leaks for case in leak["moved"]}
+        first = next(p.name for p in whole if pseudonym(p.name, options.key) in moved)
+        raise UserError(
+            f"The set's own split has {len(leaks)} subjects in more than one part (one of them: "
+            f"that of {first}). Without --strict each goes to where most of its images are; "
+            "--noown_split draws a new split."
+        )
+    if not any(picture.split == "validation" for picture in whole):
+        train = [subject for subject, part in parts.items() if part == "train"]
+        if train:
+            parts |= splits.assign(train, split, 0.0, options.validation_fraction, strata=strata)
+    return Assigned(parts, True, leaks)
+
+
+def check(
+    pictures: Sequence[Picture], assigned: Assigned, classes: Sequence[str], key: bytes
+) -> None:
+    """Test that every class can be learnt, and say which cannot be measured.
+
+    Raises
+    ------
+    UserError
+        If a class has no training image although there is a training part.
+    """
+    counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+    for picture in pictures:
+        counts[assigned.parts[pseudonym(picture.subject, key)]].update(picture.labels)
+    for index, name in enumerate(classes):
+        total = sum(found[index] for found in counts.values())
+        if "train" in counts and not total:
+            raise UserError(
+                f"There is no image of class '{name}' that can be used: add some, take its folder "
+                "away, or name the other classes with --classes."
+            )
+        if "train" in counts and not counts["train"][index]:
+            subjects = len({p.subject for p in pictures if index in p.labels})
+            how = "change the set's own split or draw another with --noown_split"
+            raise UserError(
+                f"No image of class '{name}' is in the training part ({total} images of {subjects} "
+                f"subjects): add subjects, or {how if assigned.own else 'try another --seed'}."
+            )
+        for part in ("validation", "test"):
+            if part in counts and not counts[part][index]:
+                logging.warning("No image of class '%s' is in the %s part.", name, part)
+
+
+def _strata(pictures: Sequence[Picture], key: bytes) -> dict[str, str]:
+    """Subject pseudonym -> the rarest class among its images, as text."""
+    frequency = collections.Counter(label for picture in pictures for label in picture.labels)
+    rarest: dict[str, int] = {}
+    for picture in pictures:
+        subject = pseudonym(picture.subject, key)
+        own = [*picture.labels, *([rarest[subject]] if rarest.get(subject, -1) >= 0 else [])]
+        rarest[subject] = min(own, key=lambda label: (frequency[label], label), default=-1)
+    return {subject: str(label) for subject, label in rarest.items()}
+
+
+def _leaks(
+    pictures: Sequence[Picture],
+    whole: Sequence[Picture],
+    said: Mapping[str, Mapping[str, int]],
+    parts: Mapping[str, str],
+    key: bytes,
+) -> list[dict]:
+    several = {subject for subject, counts in said.items() if len(counts) > 1}
+    moved = collections.defaultdict(list)
+    own: dict[str, dict[str, set[str]]] = {subject: {} for subject in several}
+    for before, picture in zip(pictures, whole, strict=True):
+        subject = pseudonym(picture.subject, key)
+        if subject in several:
+            own[subject].setdefault(before.subject, set()).add(picture.split)
+            if picture.split != parts[subject]:
+                moved[subject].append(pseudonym(picture.name, key))
+    return [
+        {
+            "subject": subject,
+            "images": dict(sorted(said[subject].items())),
+            "now": parts[subject],
+            "moved": sorted(moved[subject]),
+            "repeat": all(len(found) == 1 for found in own[subject].values()),
+        }
+        for subject in sorted(several)
+    ]

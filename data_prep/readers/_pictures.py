@@ -1,0 +1,284 @@
+"""Any medical image as 8-bit RGB: PNG, JPEG, TIFF, BMP, WebP of 8 or 16 bits, DICOM."""
+
+import dataclasses
+import math
+import pathlib
+import re
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image
+
+from data_prep.errors import UserError
+from data_prep.readers import _frames, _images
+from data_prep.readers._images import Unusable
+
+LEVELS = ("image", "type")
+FRAMES = ("first", "middle", "all")
+MIN_SIDE = 8  # pixels: below it nothing can be seen
+TOP = {8: 255, 16: 65535}
+ORIENTATION_TAG = 274  # of EXIF: how a camera was held
+WITH_EXIF = ("JPEG", "MPO", "TIFF", "WEBP")  # of a PNG, it lies behind the pixels
+# Its value -> quarter turns anticlockwise, and whether to mirror left and right afterwards.
+TURNS = {
+    2: (0, True),
+    3: (2, False),
+    4: (2, True),
+    5: (3, True),
+    6: (3, False),
+    7: (1, True),
+    8: (1, False),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How stored levels become 8 bits, and which frames count.
+
+    Attributes
+    ----------
+    levels : str
+        What becomes 0 and 255 where there are more than 8 bits and no window: "image": the image's
+        own lowest and highest level; "type": those the type could hold.
+    window : str
+        "CENTRE,WIDTH" in the units of the image (HU for CT), for DICOM grey images instead of their
+        own; empty: their own first one.
+    frames : str
+        Of a DICOM file with several frames: "first", "middle" or "all".
+    """
+
+    levels: str = "image"
+    window: str = ""
+    frames: str = "first"
+
+    def __post_init__(self) -> None:
+        if self.levels not in LEVELS:
+            raise UserError(f"--levels must be {' or '.join(LEVELS)}: {self.levels}.")
+        if self.frames not in FRAMES:
+            raise UserError(f"--frames must be {', '.join(FRAMES)}: {self.frames}.")
+        if self.window and self.centre_and_width is None:
+            raise UserError(f"--window must be CENTRE,WIDTH, such as 40,400: {self.window}.")
+
+    @classmethod
+    def of(cls, settings: Mapping) -> "Decoding":
+        """The part of an app's settings that concerns decoding."""
+        return cls(**{field.name: settings[field.name] for field in dataclasses.fields(cls)})
+
+    @property
+    def centre_and_width(self) -> tuple[float, float] | None:
+        """The window as numbers; None if it is not given, or is none."""
+        try:
+            centre, width = map(float, self.window.split(","))
+        except ValueError:
+            return None
+        return (centre, width) if math.isfinite(centre) and 0 < width < math.inf else None
+
+    def chosen(self, count: int) -> tuple[int, ...]:
+        """Those of so many frames that count, from 0."""
+        which = {"first": (0,), "middle": (count // 2,), "all": tuple(range(count))}
+        return which[self.frames]
+
+
+def files(path: pathlib.Path) -> list[pathlib.Path]:
+    """The image itself, or all images below a folder, sorted. DICOM is known by its content."""
+    if not path.is_dir():
+        return [path]
+    from data_prep.readers import _volumes
+
+    root = path.resolve()
+    return [file for file in _volumes.files(root) if is_picture(file)]
+
+
+def is_picture(path: pathlib.Path) -> bool:
+    """Whether a file is an image by its suffix, or DICOM."""
+    return _frames.is_image(path) or is_dicom(path)
+
+
+def frames(path: pathlib.Path, decoding: Decoding) -> tuple[int, ...]:
+    """Frames of a file that count, from 0.
+
+    Raises
+    ------
+    Unusable
+        If it is DICOM and damaged.
+    """
+    if not is_dicom(path):
+        return (0,)
+    from data_prep.readers import _dicom_image
+
+    return decoding.chosen(_dicom_image.header(path).frames)
+
+
+def read(
+    path: pathlib.Path, decoding: Decoding, frame: int = 0
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read one image.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    decoding : Decoding
+    frame : int
+        Of a DICOM file, from 0.
+
+    Returns
+    -------
+    image : numpy.ndarray
+        uint8 (H, W, 3) RGB; grey images have three equal channels.
+    notes : tuple of str
+        What was mended.
+
+    Raises
+    ------
+    Unusable
+        If the file is missing, damaged, too large or too small, shows one level only, or holds
+        levels that are none.
+    """
+    if not path.is_file():
+        raise Unusable("the image file is missing")
+    if is_dicom(path):
+        from data_prep.readers import _dicom_image
+
+        image, notes = _dicom_image.read(path, decoding, frame)
+    else:
+        image, notes = _read_file(path, decoding.levels)
+    return check(image), notes
+
+
+def check(image: np.ndarray) -> np.ndarray:
+    """The image, if there is something to be seen in it.
+
+    Raises
+    ------
+    Unusable
+        If a side is shorter than ``MIN_SIDE``, or all pixels are the same.
+    """
+    check_size(*image.shape[:2])
+    if (image == image[0, 0]).all():
+        raise Unusable("the image is blank: all its pixels are the same")
+    return image
+
+
+def check_size(height: int, width: int) -> None:
+    """Test a size, before the pixels are decoded where a header says it.
+
+    Raises
+    ------
+    Unusable
+        If there are too many pixels, or too few.
+    """
+    if height * width > _images.MAX_PIXELS:
+        raise Unusable(
+            f"the image has {width} x {height} pixels, more than "
+            f"{_images.MAX_PIXELS // 10**6} million"
+        )
+    if min(height, width) < MIN_SIDE:
+        raise Unusable(
+            f"the image has {width} x {height} pixels: a side must have at least {MIN_SIDE}"
+        )
+
+
+def to_rgb(pixels: np.ndarray, levels: str = "image") -> np.ndarray:
+    """Turn pixels of any type into 8-bit RGB.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        (H, W) or (H, W, C) with C from 1 to 4; an opacity channel is left out. Whole numbers of
+        more than 8 bits are scaled as ``levels`` says (see :class:`Decoding`). Floating-point
+        numbers are from 0 to 1, or from 0 to 255.
+    levels : str
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (H, W, 3).
+
+    Raises
+    ------
+    Unusable
+        If the shape is not an image's, or a level is out of range or no number.
+    """
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape or pixels.shape[2:] > (4,):
+        raise Unusable(f"the pixels have the shape {pixels.shape}, not that of one image")
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        pixels = pixels[..., :-1]
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * np.uint8(255)
+    elif pixels.dtype.kind == "f":
+        pixels = _from_float(pixels)
+    elif pixels.dtype != np.uint8:
+        pixels = _from_whole(pixels, levels)
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
+    return np.ascontiguousarray(pixels)
+
+
+def scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values as uint8, ``low`` and what is below becoming 0, ``high`` and what is above 255."""
+    span = high - low
+    scaled = (values.astype(np.float64) - low) * (255 / span if span > 0 else 0.0)
+    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+
+
+def _from_float(pixels: np.ndarray) -> np.ndarray:
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise Unusable("its pixels hold values that are not numbers")
+    if low < 0 or high > TOP[8]:
+        raise Unusable(
+            f"its pixels run from {low:g} to {high:g}: floating-point levels must be from 0 to 1, "
+            "or from 0 to 255"
+        )
+    return scale(pixels, 0.0, 1.0 if high <= 1 else TOP[8])
+
+
+def _from_whole(pixels: np.ndarray, levels: str) -> np.ndarray:
+    low, high = int(pixels.min()), int(pixels.max())
+    if low < 0 or high > TOP[16]:
+        raise Unusable(f"its pixels run from {low} to {high}: levels must be from 0 to {TOP[16]}")
+    if pixels.dtype.itemsize == 8 and high <= TOP[8]:  # as NumPy makes whole numbers by itself
+        return pixels.astype(np.uint8)
+    ends = (low, high) if levels == "image" else (0, TOP[16])
+    return scale(pixels, *ends)
+
+
+def _read_file(path: pathlib.Path, levels: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read what is no DICOM; its size is tested in the header."""
+    pages, orientation = 1, 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # harmless tags, and sizes, which are tested here
+            with Image.open(path) as file:
+                check_size(file.height, file.width)
+                pages = getattr(file, "n_frames", 1)
+                if file.format in WITH_EXIF:
+                    orientation = file.getexif().get(ORIENTATION_TAG, 1)
+    except Unusable:
+        raise
+    except Image.DecompressionBombError as error:
+        # Pillow says the number of pixels, not the sides.
+        count = re.search(r"\d+", str(error))
+        size = f"{int(count[0]) // 10**6}" if count else "too many"
+        raise Unusable(
+            f"the image has {size} million pixels, more than {_images.MAX_PIXELS // 10**6} million"
+        ) from error
+    except Exception:  # a TIFF that Pillow refuses and another reader takes, or damaged
+        pages = 1
+    image = to_rgb(_frames.pixels(path), levels)
+    if orientation in TURNS:
+        turns, mirrored = TURNS[orientation]
+        image = np.rot90(image, turns)
+        image = np.ascontiguousarray(image[:, ::-1] if mirrored else image)
+    return image, ((f"first of {pages} pages used",) if pages > 1 else ())
+
+
+def is_dicom(path: pathlib.Path) -> bool:
+    """Whether a file is DICOM; one with the suffix of an image is not looked into."""
+    if path.suffix.lower() in _frames.SUFFIXES or path.name == "DICOMDIR":
+        return False
+    from data_prep.readers import dicom_ct
+
+    return dicom_ct.is_dicom(path)

@@ -1,0 +1,188 @@
+"""Arrays in one npz file, as MedMNIST has them: ``train_images``, ``train_labels``, ``val_...``.
+
+Images are (N, H, W) or (N, H, W, 3); labels are class numbers from 0, (N,) or (N, 1), or 0 and 1
+for each class, (N, classes), where an image may have several. ``train_subjects`` is read if it is
+there. Nothing is ever unpickled: an archive could run any code that way.
+"""
+
+import hashlib
+import pathlib
+import zipfile
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_prep.errors import UserError
+from data_prep.readers import _pictures
+from data_prep.readers._classification import Detected, Entry, Options, Picture
+from data_prep.readers._images import Unusable
+
+KIND = "classification"
+LAYOUT = "one npz file with train_images, train_labels, val_..., test_..."
+ORDER = 1
+
+PARTS = {"train": "train", "val": "validation", "test": "test"}
+_CHUNK = 1 << 24  # bytes
+
+
+def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> Detected | None:
+    """Read labels and the headers of the images.
+
+    Raises
+    ------
+    UserError
+        If there are two npz files, arrays are missing, do not fit each other or hold Python
+        objects, or images are too small or too large.
+    """
+    del options
+    found = [path for path in files if path.parent == root and path.suffix.lower() == ".npz"]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise UserError(
+            f"{root} holds {len(found)} npz files: give one of them, as --input={found[0]}."
+        )
+    (path,) = found
+    try:
+        with zipfile.ZipFile(path) as archive:
+            shapes = {
+                pathlib.PurePosixPath(name).stem: _header(archive, name, path)[0]
+                for name in archive.namelist()
+                if name.endswith(".npy")
+            }
+        entries, several = [], False
+        for part in PARTS:
+            if f"{part}_images" in shapes:
+                own, more = _entries(path, part, shapes)
+                entries, several = entries + own, several or more
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged or no npz file ({error}): copy it again.") from error
+    if not entries:
+        raise UserError(
+            f"{path} has no arrays train_images and train_labels, only {', '.join(shapes)}."
+        )
+    # A number that no image has is a class without images, not one less.
+    highest = max((int(label) for entry in entries for label in entry.labels), default=0)
+    count = max([highest + 1, *(shapes[f"{part}_labels"][-1] for part in PARTS if several)])
+    classes = tuple(map(str, range(count)))
+    with path.open("rb") as file:
+        source = hashlib.file_digest(file, "sha256").hexdigest()
+    return Detected(entries, classes, several, source)
+
+
+def unpack(pictures: Sequence[Picture], path: pathlib.Path, folder: pathlib.Path) -> None:
+    """Write the arrays of images to files of their own, from which single images can be read.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+        Whose arrays are wanted.
+    path : pathlib.Path
+        The npz file, or its folder.
+    folder : pathlib.Path
+        Made if need be; an array that is there already is kept.
+    """
+    (path,) = [path] if path.is_file() else path.glob("*.[nN][pP][zZ]")
+    folder.mkdir(parents=True, exist_ok=True)
+    for member, source in {(picture.member, picture.source) for picture in pictures}:
+        target = folder / f"{member}-{source[:16]}.npy"
+        if target.exists():
+            continue
+        partial = target.with_suffix(".partial")
+        with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as array:
+            with partial.open("wb") as file:
+                while chunk := array.read(_CHUNK):
+                    file.write(chunk)
+        partial.replace(target)
+
+
+def pixels(folder: pathlib.Path, picture: Picture) -> np.ndarray:
+    """One image of an unpacked array, (H, W) or (H, W, 3).
+
+    Raises
+    ------
+    Unusable
+        If the array is cut off.
+    """
+    path = folder / f"{picture.member}-{picture.source[:16]}.npy"
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.array(images[picture.index])
+    except (OSError, ValueError) as error:
+        raise Unusable("its array is damaged or cut off") from error
+
+
+def _entries(path: pathlib.Path, part: str, shapes: dict) -> tuple[list[Entry], bool]:
+    """Images of one part, and whether they may have several labels."""
+    shape = shapes[f"{part}_images"]
+    if len(shape) not in (3, 4) or shape[3:] not in ((), (1,), (3,)):
+        raise UserError(
+            f"{path}: {part}_images has the shape {shape}: it must be (N, H, W) or (N, H, W, 3)."
+        )
+    try:
+        _pictures.check_size(*shape[1:3])
+    except Unusable as error:
+        raise UserError(f"{path}: {part}_images: {error}.") from error
+    labels = _small(path, f"{part}_labels", shapes)
+    if labels is None or labels.ndim not in (1, 2) or len(labels) != shape[0]:
+        there = "is missing" if labels is None else f"has the shape {labels.shape}"
+        raise UserError(f"{path}: {part}_labels {there}: it must be one row for each image.")
+    several = labels.ndim == 2 and labels.shape[1] > 1
+    if labels.dtype.kind not in "iub" or labels.min(initial=0) < 0:
+        raise UserError(f"{path}: {part}_labels must hold class numbers from 0.")
+    if several and labels.max(initial=0) > 1:
+        raise UserError(f"{path}: {part}_labels has several columns: they must hold 0 and 1.")
+    subjects = _small(path, f"{part}_subjects", shapes)
+    if subjects is not None and len(subjects) != shape[0]:
+        raise UserError(f"{path}: {part}_subjects must be one row for each image.")
+    rows = labels.reshape(shape[0], -1)
+    return [
+        Entry(
+            f"{part}/{number}",
+            path,
+            tuple(map(str, np.flatnonzero(row) if several else row.tolist())),
+            f"{path}, row {number} of {part}_labels",
+            "" if subjects is None else str(subjects.reshape(-1)[number]),
+            PARTS[part],
+            f"{part}_images",
+            number,
+        )
+        for number, row in enumerate(rows)
+    ], several
+
+
+def _small(path: pathlib.Path, name: str, shapes: dict) -> np.ndarray | None:
+    """An array of labels or subjects; None if there is none."""
+    if name not in shapes:
+        return None
+    with np.load(path, allow_pickle=False) as content:
+        return content[name]
+
+
+def _header(
+    archive: zipfile.ZipFile, name: str, path: pathlib.Path
+) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array.
+
+    Raises
+    ------
+    UserError
+        If it holds Python objects.
+    """
+    with archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read is None:
+            raise ValueError(f"{name} has the unknown version {version}")
+        shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise UserError(
+            f"{path}: {pathlib.PurePosixPath(name).stem} holds pickled Python objects, which are "
+            "never loaded because they can run any code: save plain numbers or text."
+        )
+    return shape, dtype
