@@ -203,7 +203,7 @@ def _varint(value: int) -> bytes:
 
 
 def delimited(field: int, payload: bytes) -> bytes:
-    """One field of a protocol buffer message: bytes, text or a message in it."""
+    """One field of a protocol buffer message: number and bytes (text, or a message in it)."""
     return _varint(field << 3 | 2) + _varint(len(payload)) + payload
 
 

@@ -2,14 +2,12 @@
 
 import contextlib
 import dataclasses
-import itertools
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -17,10 +15,10 @@ from data_prep.errors import UserError
 from medxfer import (
     data,
     distribution,
+    exports,
     plugins,
     report,
     runs,
-    serving,
     training,
     tuning,
     weights,
@@ -358,27 +356,30 @@ def _require_comparable(folder: data.DatasetFolder, learnt: Mapping) -> None:
 
 
 def export(
-    run: RunFolder, config: Config, built: Built, folder: data.DatasetFolder
+    run: RunFolder,
+    config: Config,
+    built: Built,
+    folder: data.DatasetFolder,
+    variants: Sequence[str] = (),
 ) -> pathlib.Path:
     """Write the run's network as the next version of its SavedModel and check it on real patches.
+
+    ``variants``: also with weights stored in these ways, see :mod:`medxfer.exports`.
 
     Raises
     ------
     RuntimeError
-        If the SavedModel answers otherwise than the network.
+        If a SavedModel answers otherwise than the network.
     """
-    version = serving.export(
-        built.model,
+    return exports.write(
         run.path / "export",
-        classes=folder.classes,
-        patch=_side(folder.settings)[1],
-        model_module=built.network,
+        built.model,
+        built.network,
+        folder,
+        monitor=app_of(config).monitor,
+        batch_size=config.batch_size,
+        variants=variants,
         app=config.app,
+        patch=_side(folder.settings)[1],
         run_card_hash=runs.sha256(run.weights),
-        multilabel=folder.multilabel,
     )
-    units = itertools.islice(data.units(folder, "validation"), 4)
-    images = np.stack([unit["image"] for unit in units])
-    difference = serving.verify(version, built.model, built.network, images)
-    logging.info("SavedModel written; it agrees with the network to %.1e.", difference)
-    return version

@@ -185,6 +185,13 @@ flags.DEFINE_bool(
     "--mode=train: write the SavedModel. Off saves time and disk in sweeps of many runs.",
 )
 
+flags.DEFINE_list(
+    "variants",
+    [],
+    "--mode=export: float16, int8 or both: the network also with weights stored so, and what that "
+    "costs on the validation part.",
+)
+
 flags.DEFINE_bool(
     "counterparts", True, "--mode=train: score the classic methods beside the network, too."
 )
@@ -260,12 +267,14 @@ def _export(run: runs.RunFolder) -> None:
     quiet.import_tensorflow()
     from medxfer import experiment
 
+    if strange := set(FLAGS.variants) - {"float16", "int8"}:
+        raise UserError(f"--variants are float16 and int8. Received: {', '.join(sorted(strange))}.")
     config = Config.load(run.path / "config.json")
     run.require_same_data(config.data)
     folder = experiment.open_data(config)
     built = experiment.trained(run, len(folder.classes))
     with run.hold():
-        version = experiment.export(run, config, built, folder)
+        version = experiment.export(run, config, built, folder, FLAGS.variants)
     print(version)
 
 

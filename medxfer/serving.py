@@ -27,7 +27,10 @@ and for ``POST /v1/models/APP:classify``::
 
     {"signature_name": "classify", "examples": [{"image": {"b64": "iVBORw0KGgo..."}}]}
 
-Beside the graph, ``assets.extra/medxfer.json`` names app, classes, patch and the run.
+Beside the graph, ``assets.extra/medxfer.json`` names app, classes, patch and the run, and
+``assets.extra/tf_serving_warmup_requests`` has the server try all signatures before clients do
+(:mod:`medxfer.serving_warmup`). Weights may be stored small (:mod:`medxfer.serving_weights`), in a
+folder ``APP-float16`` or ``APP-int8`` of its own, since to the server that is another model.
 """
 
 import json
@@ -40,6 +43,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from medxfer import serving_warmup, serving_weights
 from medxfer.data import patch_transform, resize_to
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
@@ -56,6 +60,8 @@ def export(
     app: str,
     run_card_hash: str = "",
     multilabel: bool = False,
+    weights: str = "float32",
+    version: int | None = None,
 ) -> pathlib.Path:
     """Write ``model`` as the next version in ``folder/app``; whole or not at all.
 
@@ -79,20 +85,28 @@ def export(
         Hash of the run card, so that an export can be traced to its run.
     multilabel
         Whether an image may show several classes, so that each has a probability of its own.
+    weights
+        How they are stored, one of :data:`medxfer.serving_weights.KINDS`; other than float32 the
+        model is called ``app-weights``.
+    version
+        By default one more than the highest present.
 
     Returns
     -------
     pathlib.Path
-        ``folder/app/VERSION``, VERSION being one more than the highest present.
+        ``folder/app/VERSION``.
 
     Raises
     ------
     ValueError
-        If ``classes`` do not match the outputs of the model.
+        If ``classes`` do not match the outputs of the model, or a weight is too large for float16.
+    FileExistsError
+        If the version is there.
     """
     if len(classes) != model.output_shape[-1]:
         raise ValueError(f"{len(classes)} classes for {model.output_shape[-1]} outputs.")
-    home = pathlib.Path(folder) / app
+    name = app if weights == "float32" else f"{app}-{weights}"
+    home = pathlib.Path(folder) / name
     home.mkdir(parents=True, exist_ok=True)
     description = {
         "app": app,
@@ -100,15 +114,17 @@ def export(
         "patch": patch,
         "input_side": model_module.INPUT_SIDE,
         "multilabel": multilabel,
+        "weights": weights,
         "run_card_hash": run_card_hash,
     }
     # A name that is no integer: a server that watches the folder passes over it.
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as partial:
         written = pathlib.Path(partial) / "export"
-        _write(_float32_twin(model), model_module, classes, written, _activation(multilabel))
-        (written / DESCRIPTION).parent.mkdir()
+        logits = serving_weights.forward(_float32_twin(model), weights)
+        _write(logits, model_module, classes, written, _activation(multilabel))
+        serving_warmup.write(written, name, patch or model_module.INPUT_SIDE)
         (written / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-        return _as_next_version(written, home)
+        return _as_version(written, home, version)
 
 
 def verify(
@@ -119,6 +135,8 @@ def verify(
     tolerance: float = 1e-5,
 ) -> float:
     """Load an export and compare its three signatures with ``model`` in float32.
+
+    Where the export stores the weights small, the model is given the same rounded ones.
 
     Batches of one and of all images are sent twice: an export that computes in training mode
     differs from itself.
@@ -146,12 +164,13 @@ def verify(
     """
     signatures = tf.saved_model.load(str(path)).signatures
     inputs = patch_transform(model_module)(images)
-    logits = _float32_twin(model)(inputs, training=False)
     description = json.loads((path / DESCRIPTION).read_text())
+    twin = serving_weights.restored(_float32_twin(model), description["weights"])
+    logits = twin(inputs, training=False)
     expected = _activation(description["multilabel"])(logits).numpy()
     classes = description["classes"]
     encoded = tf.stack([tf.io.encode_png(image) for image in images])
-    examples = tf.stack([_example(content) for content in encoded.numpy()])
+    examples = tf.stack([serving_warmup.example(content) for content in encoded.numpy()])
     worst = 0.0
     for batch in (1, len(images)) * 2:
         sent = tf.cast(images[:batch], tf.float32)
@@ -185,13 +204,13 @@ def _activation(multilabel: bool):
     return tf.nn.sigmoid if multilabel else tf.nn.softmax
 
 
-def _write(model, model_module, classes, path, activation):
+def _write(logits, model_module, classes, path, activation):
     transform = patch_transform(model_module)
 
     def probabilities(images):
         images = tf.tile(images, [1, 1, 1, 3 // tf.shape(images)[-1]])
         images = tf.ensure_shape(images, (None, None, None, 3))
-        return activation(model(transform(images), training=False))
+        return activation(logits(transform(images)))
 
     def read(content):
         # Each image is resized as it is decoded, since those of a batch may differ in size.
@@ -209,7 +228,6 @@ def _write(model, model_module, classes, path, activation):
         return {"classes": names, "scores": scores}
 
     archive = keras.export.ExportArchive()
-    archive.track(model)
     archive.add_endpoint(
         "serving_default",
         lambda image: {"probabilities": probabilities(image)},
@@ -227,7 +245,14 @@ def _write(model, model_module, classes, path, activation):
     updater.save()
 
 
-def _as_next_version(written: pathlib.Path, home: pathlib.Path) -> pathlib.Path:
+def _as_version(
+    written: pathlib.Path, home: pathlib.Path, version: int | None = None
+) -> pathlib.Path:
+    if version is not None:
+        path = home / str(version)
+        if path.exists():
+            raise FileExistsError(f"{path} exists.")
+        return written.rename(path)
     while True:
         taken = [int(entry.name) for entry in home.iterdir() if entry.name.isdecimal()]
         path = home / str(max(taken, default=0) + 1)
@@ -237,10 +262,3 @@ def _as_next_version(written: pathlib.Path, home: pathlib.Path) -> pathlib.Path:
             # Another process may have taken the number in between.
             if not path.exists():
                 raise
-
-
-def _example(image: bytes) -> bytes:
-    content = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
-    return tf.train.Example(
-        features=tf.train.Features(feature={"image": content})
-    ).SerializeToString()

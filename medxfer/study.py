@@ -52,7 +52,17 @@ FLAGS = flags.FLAGS
 
 #: Flags of single runs that the study decides by itself.
 OWN = {"tune": "--depths and --strategies", "init": "--inits", "fraction": "--fractions"}
-UNUSED = ("mode", "run", "input", "mm_per_pixel", "roi", "every_s", "keep_names", "export")
+UNUSED = (
+    "mode",
+    "run",
+    "input",
+    "mm_per_pixel",
+    "roi",
+    "every_s",
+    "keep_names",
+    "export",
+    "variants",
+)
 for _name in ("app", "data", "model", "weights", "output", "epochs", "patience", "batch_size"):
     flags.declare_key_flag(_name)
 

@@ -196,6 +196,7 @@ def test_signatures_are_those_tensorflow_serving_expects(exported):
         "patch": 9,
         "input_side": SIDE,
         "multilabel": False,
+        "weights": "float32",
         "run_card_hash": "abc",
     }
 
@@ -204,7 +205,7 @@ def test_exports_are_numbered_and_never_half_written(model, tmp_path, monkeypatc
     (tmp_path / "cimt" / "7").mkdir(parents=True)
     (tmp_path / "cimt" / "notes").mkdir()
 
-    def write(model, model_module, classes, path, activation):
+    def write(logits, model_module, classes, path, activation):
         (path / "variables").mkdir(parents=True)
         if full:
             raise OSError("disk full")
@@ -213,10 +214,13 @@ def test_exports_are_numbered_and_never_half_written(model, tmp_path, monkeypatc
     full = False
     assert export(model, tmp_path).name == "8"
     assert export(model, tmp_path).name == "9"
+    assert export(model, tmp_path, version=12).name == "12"
+    with pytest.raises(FileExistsError, match="12 exists"):
+        export(model, tmp_path, version=12)
     full = True
     with pytest.raises(OSError, match="disk full"):
         export(model, tmp_path)
-    assert {entry.name for entry in (tmp_path / "cimt").iterdir()} == {"7", "8", "9", "notes"}
+    assert {entry.name for entry in (tmp_path / "cimt").iterdir()} == {"7", "8", "9", "12", "notes"}
 
 
 def test_a_model_of_low_precision_is_exported_in_float32(tmp_path, patches):
