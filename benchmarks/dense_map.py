@@ -20,6 +20,7 @@ those of every patch by itself where each region calibrates, and as near the ref
 
 import importlib
 import os
+import statistics
 
 import _shared
 from absl import app, flags
@@ -88,6 +89,9 @@ def speed(model, network, patch: int) -> None:
         )
         for name, own in times.items()
     ]
+    for way, target in (("dense", "at least 10"), ("coarse to fine", "at least 30")):
+        ratio = statistics.median(p / t for p, t in zip(peer, times[way], strict=True))
+        _shared.record(f"{way} map against patch by patch", ratio, "times", target)
     print(_shared.table(("", "s per region", "times as fast"), rows))
     if not FLAGS.full:
         print(f"Patch by patch: {len(few)} patches, scaled to {len(everywhere)}.")

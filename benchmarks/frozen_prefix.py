@@ -26,7 +26,12 @@ import _shared
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-DEPTHS = ("fc8", "fc6", "conv5", "conv3")
+TARGETS = {
+    "fc8": "at least 50",
+    "fc6": "at least 3",
+    "conv5": "at least 2",
+    "conv3": "at least 1.3",
+}
 CLASSES = 3
 
 
@@ -154,7 +159,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--depths", nargs="+", default=list(DEPTHS))
+    parser.add_argument("--depths", nargs="+", default=list(TARGETS))
     parser.add_argument("--quick", action="store_true", help="few patches, one repeat")
     options = parser.parse_args()
     if options.quick:
@@ -186,6 +191,9 @@ def main() -> int:
             (depth, _shared.spread(slow, 3), _shared.spread(fast, 3), f"{ratio:.1f}")
             + (f"{difference:.1e}", f"{statistics.median(halved[1:]):.3f}")
             + (f"{_gap(rounded, expected):.1e}", f"{moved:.1e}")
+        )
+        _shared.record(
+            f"kept features against freezing, {depth}", ratio, "times", TARGETS.get(depth, "")
         )
         print(f"{depth}: {ratio:.1f} times", flush=True)
     header = ("from", "Keras, s an epoch", "kept, s an epoch", "ratio", "largest difference")

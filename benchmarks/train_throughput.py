@@ -163,6 +163,8 @@ def main() -> int:
         print("\n" + _shared.table(("", "images/s", "ours is faster by"), rows))
         plain = results[GROUPS[dtype][1]]
         ratio = statistics.median(a / b for a, b in zip(mine, plain, strict=True))
+        target = "at least 2.5" if dtype == "float32" else ""
+        _shared.record(f"training against PyTorch, {dtype}", ratio, "times", target)
         print(f"{dtype}: {ratio:.2f} times plain PyTorch (NCHW, as written).", flush=True)
     return 0
 
