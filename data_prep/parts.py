@@ -1,4 +1,4 @@
-"""Classified images to parts: classes in proportion, and a set's own split kept but for its leaks."""
+"""Classified images to parts: classes in proportion, a set's own split kept but for its leaks."""
 
 import collections
 import dataclasses

@@ -247,13 +247,15 @@ def _from_whole(pixels: np.ndarray, levels: str) -> np.ndarray:
 
 def _read_file(path: pathlib.Path, levels: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Read what is no DICOM; its size is tested in the header."""
-    pages, orientation = 1, 1
+    pages, orientation, deep = 1, 1, False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # harmless tags, and sizes, which are tested here
             with Image.open(path) as file:
                 check_size(file.height, file.width)
                 pages = getattr(file, "n_frames", 1)
+                # Of 16-bit colours Pillow would keep the upper byte, without a word.
+                deep = file.mode[0] != "I" and any(";16" in str(tile[3]) for tile in file.tile)
                 if file.format in WITH_EXIF:
                     orientation = file.getexif().get(ORIENTATION_TAG, 1)
     except Unusable:
@@ -267,12 +269,24 @@ def _read_file(path: pathlib.Path, levels: str) -> tuple[np.ndarray, tuple[str, 
         ) from error
     except Exception:  # a TIFF that Pillow refuses and another reader takes, or damaged
         pages = 1
-    image = to_rgb(_frames.pixels(path), levels)
+    image = to_rgb(_deep(path) if deep else _frames.pixels(path), levels)
     if orientation in TURNS:
         turns, mirrored = TURNS[orientation]
         image = np.rot90(image, turns)
         image = np.ascontiguousarray(image[:, ::-1] if mirrored else image)
     return image, ((f"first of {pages} pages used",) if pages > 1 else ())
+
+
+def _deep(path: pathlib.Path) -> np.ndarray:
+    """Pixels of a 16-bit colour image, (H, W, 3 or 4)."""
+    import cv2
+
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise Unusable("the image file is unreadable")
+    if pixels.ndim < 3:
+        return pixels
+    return pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]
 
 
 def is_dicom(path: pathlib.Path) -> bool:
