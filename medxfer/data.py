@@ -47,6 +47,8 @@ class DatasetFolder:
         With which the data was prepared.
     truth : dict
         Split -> case -> what is true of it.
+    findings : dict
+        What was found out of the sources as a whole; the app's own.
     fingerprint : str
         Hash of the records and of all that they were made from.
     key_id : str
@@ -60,6 +62,7 @@ class DatasetFolder:
     extras: dict[str, str]
     settings: dict
     truth: dict
+    findings: dict
     fingerprint: str
     key_id: str
     _splits: dict[str, dict] = dataclasses.field(repr=False)
@@ -89,6 +92,7 @@ class DatasetFolder:
                 extras=prep["extras"],
                 settings=prep["settings"],
                 truth=truth,
+                findings=prep.get("findings", {}),
                 fingerprint=prep["fingerprint"],
                 key_id=prep.get("key_id", ""),
                 _splits=prep["splits"],

@@ -102,7 +102,16 @@ def train(
     strategy = distribution.strategy(config.distribute)
     with strategy.scope():
         built = build(config, len(folder.classes))
-    train_part, validation_part = parts(config, folder, built, strategy)
+    train_part, validation_part = (
+        part(config, folder, built, strategy, split) for split in ("train", "validation")
+    )
+    logging.info(
+        "%d training images of %d subjects, %d validation images of %d subjects.",
+        train_part.num_examples,
+        len(set(train_part.subjects)),
+        validation_part.num_examples,
+        len(set(validation_part.subjects)),
+    )
     chief = distribution.is_chief(strategy)
     with run.hold() if chief else contextlib.nullcontext():
         run.begin(config)  # not before data and weights are known to be good
@@ -144,7 +153,7 @@ def _fit(
         return built, {}
     card = {
         "app": config.app,
-        "config": _without_paths(config),
+        "config": without_paths(config),
         "data": {
             **_described(folder),
             "training_subjects_used": len(set(train_part.subjects)),
@@ -169,41 +178,33 @@ def _fit(
     return built, card
 
 
-def parts(
-    config: Config, folder: data.DatasetFolder, built: Built, strategy
-) -> tuple[data.Pipeline, data.Pipeline]:
-    """The training part, or the share of its subjects that is asked for, and the validation part.
+def part(
+    config: Config,
+    folder: data.DatasetFolder,
+    built: Built,
+    strategy: tf.distribute.Strategy,
+    split: str,
+) -> data.Pipeline:
+    """The split ``train``, or the share of its subjects that is asked for, or ``validation``.
 
     Raises
     ------
     UserError
-        If they cannot be read or balanced, see :class:`medxfer.data.Pipeline`.
+        If it cannot be read or balanced, see :class:`medxfer.data.Pipeline`.
     """
-    transform = data.patch_transform(built.network)
-    train_part, validation_part = (
-        data.Pipeline(
-            folder,
-            split,
-            batch_size=config.batch_size,
-            transform=transform,
-            seed=config.seed,
-            fraction=config.fraction if split == "train" else 1.0,
-            process=distribution.process(strategy),
-            balanced=config.balance == "sampling" and split == "train",
-        )
-        for split in ("train", "validation")
+    return data.Pipeline(
+        folder,
+        split,
+        batch_size=config.batch_size,
+        transform=data.patch_transform(built.network),
+        seed=config.seed,
+        fraction=config.fraction if split == "train" else 1.0,
+        process=distribution.process(strategy),
+        balanced=config.balance == "sampling" and split == "train",
     )
-    logging.info(
-        "%d training images of %d subjects, %d validation images of %d subjects.",
-        train_part.num_examples,
-        len(set(train_part.subjects)),
-        validation_part.num_examples,
-        len(set(validation_part.subjects)),
-    )
-    return train_part, validation_part
 
 
-def _without_paths(config: Config) -> dict:
+def without_paths(config: Config) -> dict:
     """Settings for the run card and the report: folders are often called after patients."""
     shown = {name: pathlib.Path(getattr(config, name)).name for name in ("data", "weights")}
     return dataclasses.asdict(config) | shown
@@ -316,7 +317,7 @@ def evaluate(run: RunFolder, data_folder: str = "") -> tuple[RunFolder, dict]:
         config.save(run.path / "config.json")
         card = {
             **{key: value for key, value in card.items() if key != "export"},
-            "config": _without_paths(config),
+            "config": without_paths(config),
             "data": {**learnt, **_described(folder), "learnt_from": learnt["fingerprint"]},
         }
     return run, finish(run, card, built, folder, export_model=False)

@@ -196,6 +196,19 @@ flags.DEFINE_bool(
     "counterparts", True, "--mode=train: score the classic methods beside the network, too."
 )
 
+flags.DEFINE_bool(
+    "lr_find",
+    False,
+    "Instead of training, try learning rates from small to large on the training part and suggest "
+    "one: figure and numbers go to the folder --run, or one under --output.",
+)
+flags.DEFINE_bool(
+    "list_groups",
+    False,
+    "Instead of training, list the layer groups of --model: parameters, output, memory, share of "
+    "compute, and what --tune moves.",
+)
+
 FLAGS = flags.FLAGS
 
 
@@ -212,8 +225,11 @@ def config_from_flags() -> Config:
 
 
 def main() -> None:
-    """Dispatch on ``--mode``."""
+    """Dispatch on ``--mode``, or do one of the two small commands."""
     mode = FLAGS.mode
+    if FLAGS.list_groups:
+        _list_groups()
+        return
     if mode in ("evaluate", "export", "predict"):
         if not FLAGS.run:
             raise UserError(f"--mode={mode} needs --run=FOLDER, the folder of a finished run.")
@@ -226,6 +242,8 @@ def main() -> None:
     plugins.check("medxfer.apps", FLAGS.app)
     if mode == "check":
         _check()
+    elif FLAGS.lr_find:
+        _lr_find()
     else:
         _train()
 
@@ -252,6 +270,31 @@ def _train() -> None:
         card = experiment.train(config, run, FLAGS.export, FLAGS.counterparts)
     if card:
         _summary(run, card)
+
+
+def _list_groups() -> None:
+    config = config_from_flags()
+    plugins.check("medxfer.models", config.model)
+    quiet.import_tensorflow()
+    from medxfer import data, groups_table
+
+    classes = ("one", "other")
+    if config.data:
+        classes = data.DatasetFolder.open(config.data, app=FLAGS.app).classes
+    elif FLAGS.app:
+        classes = plugins.load("medxfer.apps", FLAGS.app).CLASSES or classes
+    print(groups_table.command(config, len(classes), FLAGS["tune"].present))
+
+
+def _lr_find() -> None:
+    config = config_from_flags()
+    plugins.check("medxfer.models", config.model)
+    quiet.import_tensorflow()
+    from medxfer import lr_find
+
+    output = pathlib.Path(_run_path(FLAGS.run or f"lr_find-{runs.default_name(config)}"))
+    found = lr_find.command(config, output)
+    print(lr_find.summary(found, config, output))
 
 
 def _evaluate(run: runs.RunFolder) -> None:

@@ -64,12 +64,15 @@ class Images(Sequence):
         Whether an image may show several of them, or none.
     pictures : dict
         Unit -> picture uint8 of some images, for figures.
+    caution : str
+        What is known against the intervals.
     """
 
     images: list[Image]
     classes: tuple[str, ...]
     multilabel: bool
     pictures: dict[str, NDArray[np.uint8]]
+    caution: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -173,7 +176,18 @@ def score(folder, split: str, scorer: Scorer, progress: bool = False) -> Images:
             pictures[unit["unit"]] = unit["image"][::2, ::2].copy()
         noted = mistakes([*noted, *found[-len(units) :]], folder.multilabel)
         pictures = {image.unit: pictures[image.unit] for image in noted}
-    return Images(found, folder.classes, folder.multilabel, pictures)
+    return Images(found, folder.classes, folder.multilabel, pictures, _caution(folder))
+
+
+def _caution(folder) -> str:
+    """What has to be said where it is not known which images are of one person."""
+    unknown = folder.findings.get("known_by", {}).get("nothing", 0)
+    return (
+        f"of {unknown} images the subject is not known: each counts as one, so intervals may be "
+        "too narrow and one person may have been learnt from and tested on"
+        if unknown
+        else ""
+    )
 
 
 def mistakes(images: Sequence[Image], multilabel: bool) -> list[Image]:
@@ -200,7 +214,13 @@ def _analyse(methods: Mapping[str, Images], seed: int):
 
 def metrics(results: Images, seed: int = 0) -> dict[str, Interval]:
     """Figures of merit with 95 % intervals by bootstrap over subjects."""
-    return _curves.intervals_of(_analyse({"": results}, seed), "")
+    found = _curves.intervals_of(_analyse({"": results}, seed), "")
+    return {
+        name: dataclasses.replace(
+            each, caution="; ".join(filter(None, (each.caution, results.caution)))
+        )
+        for name, each in found.items()
+    }
 
 
 def compare(methods: Mapping[str, Images], seed: int = 0) -> dict[str, list]:
