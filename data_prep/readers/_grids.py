@@ -20,6 +20,7 @@ AIR = -1024  # HU; nothing is darker, so what is stored below it is padding or n
 PADDING = -1100  # HU; below it lies padding, not noise
 MAX_SIDE = 4096
 MAX_VOXELS = 1 << 30  # 2 GiB of HU; a damaged or hostile header asks for more
+MAX_WHOLE = 1 << 20  # slopes and intercepts beyond it are damage; computed in float64
 SPACING_MM = (0.1, 10.0)  # outside: a length in another unit, or no chest CT
 SQUARE = 2e-3  # rad; axes further from a right angle would displace structures by a voxel
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from right-anterior-superior to left-posterior-superior
@@ -130,7 +131,8 @@ def to_hounsfield(
     Unusable
         If a value is not finite.
     """
-    if plane.dtype.kind in "iu" and float(slope).is_integer() and float(intercept).is_integer():
+    small = max(abs(slope), abs(intercept)) < MAX_WHOLE  # also keeps the product within 64 bits
+    if plane.dtype.kind in "iu" and small and slope % 1 == intercept % 1 == 0:
         low, high = (int(end) * slope + intercept for end in (plane.min(), plane.max()))
         if (slope, intercept) != (1, 0) or plane.dtype.itemsize > 2:
             plane = plane.astype(np.int64) * int(slope) + int(intercept)

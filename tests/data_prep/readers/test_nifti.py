@@ -224,3 +224,16 @@ def test_links_out_of_the_folder_are_not_read(tmp_path):
     os.symlink(outside, tmp_path / "raw" / "b.nii")
     (source,) = _volumes.find(tmp_path / "raw")
     assert source.name == "a.nii"
+
+
+@pytest.mark.parametrize("slope", [1e19, -3e25, 2.0**40])
+def test_slopes_beyond_any_whole_number_are_refused(tmp_path, slope):
+    image = nibabel.Nifti1Image(chest((4, 8, 8)).T, np.diag([-1.0, -1, 1, 1]))
+    image.header.set_slope_inter(1, 0)
+    nibabel.save(image, tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[112:116] = np.float32(slope).tobytes()  # scl_slope
+    (tmp_path / "a.nii").write_bytes(content)
+    (source,) = _volumes.find(tmp_path)
+    with pytest.raises(Unusable, match="not Hounsfield units"):
+        _volumes.read(source)
