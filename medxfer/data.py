@@ -26,6 +26,7 @@ from medxfer import outputs, runs
 MEMORY_LIMIT = 2 * 2**30
 
 _BATCH = 512  # records parsed and decoded at once
+_SAMPLE = 8  # images that show what the preprocessing does
 
 Transform = Callable[[tf.Tensor], tf.Tensor]
 
@@ -199,6 +200,10 @@ class Pipeline:
         Both in stream order: that of the records.
     fingerprint : str
         Of these examples in this order; what is computed from them may be kept under it.
+    whole : str
+        The same for all examples of the split.
+    rows : ndarray of int64, (num_examples,)
+        Where the examples are among all of the split.
 
     Raises
     ------
@@ -234,15 +239,18 @@ class Pipeline:
             )
         self._images, labels, subjects = _load(folder, split, cache_dir, memory_limit)
         kept = splits.fraction(folder.subjects(split), fraction, f"fraction {seed}")
-        self._rows = np.flatnonzero([subject in kept for subject in subjects])
-        if not self._rows.size:
+        self.rows = np.flatnonzero([subject in kept for subject in subjects])
+        if not self.rows.size:
             raise UserError(f"Split '{split}' of {folder.path} has no example of these subjects.")
-        self.num_examples = len(self._rows)
-        self.labels: np.ndarray = labels[self._rows]
-        self.subjects: list[str] = [subjects[row] for row in self._rows]
-        self.fingerprint = hashlib.sha256(
-            f"{folder.fingerprint} {split}".encode() + self._rows.astype("<i8").tobytes()
-        ).hexdigest()
+        self.num_examples = len(self.rows)
+        self.labels: np.ndarray = labels[self.rows]
+        self.subjects: list[str] = [subjects[row] for row in self.rows]
+        self.fingerprint, self.whole = (
+            hashlib.sha256(
+                f"{folder.fingerprint} {split}".encode() + rows.astype("<i8").tobytes()
+            ).hexdigest()
+            for rows in (self.rows, np.arange(len(labels)))
+        )
         self._batch_size = batch_size
         self._transform = transform
         self._seed = seed
@@ -265,6 +273,10 @@ class Pipeline:
         """
         return self._batches(np.arange(self.num_examples), self._batch_size, drop_remainder=False)
 
+    def sample(self) -> np.ndarray:
+        """Network input of the split's first few images, the same for every share of it."""
+        return np.asarray(self._transform(tf.constant(self._images[:_SAMPLE])))
+
     def shuffled_indices(self, number: int) -> np.ndarray:
         """Order of epoch ``number``, int64 (num_examples,): depends on the seed and both numbers.
 
@@ -283,7 +295,7 @@ class Pipeline:
             return indices[length * place // count : length * (place + 1) // count]
 
         def fetch(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return self._images[self._rows[indices]], self.labels[indices]
+            return self._images[self.rows[indices]], self.labels[indices]
 
         def element(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             # A NumPy function serves memory and memory-mapped files alike, and copies nothing

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
 
 import keras
@@ -86,11 +86,16 @@ def build(config: Config, classes: int, source: str | None = None) -> Built:
 
 
 def train(
-    config: Config, run: RunFolder, export_model: bool = True, counterparts: bool = True
+    config: Config,
+    run: RunFolder,
+    export_model: bool = True,
+    counterparts: bool = True,
+    share: Collection[str] = (),
 ) -> dict:
     """Train, then do all that follows; returns the run card.
 
     ``counterparts``: score the classic methods too; a study does that once for all its runs.
+    ``share``: see :func:`medxfer.training.fit`.
     """
     started = time.monotonic()
     run.check(config)
@@ -116,7 +121,7 @@ def train(
     with run.hold() if chief else contextlib.nullcontext():
         run.begin(config)  # not before data and weights are known to be good
         run.require_inputs(folder.fingerprint, built.weights.sha256 or "")
-        built, card = _fit(config, run, built, folder, train_part, validation_part, strategy)
+        built, card = _fit(config, run, built, folder, train_part, validation_part, strategy, share)
         if not chief:
             return {}
         card["seconds"] = {"training": time.monotonic() - started}
@@ -132,10 +137,17 @@ def _fit(
     train_part: data.Pipeline,
     validation_part: data.Pipeline,
     strategy: tf.distribute.Strategy,
+    share: Collection[str],
 ) -> tuple[Built, dict]:
     """Train; the network with its best weights, and what the run card says of it."""
     app = app_of(config)
-    how = {"monitor": app.monitor, "config": config, "run_dir": run.path, "strategy": strategy}
+    how = {
+        "monitor": app.monitor,
+        "config": config,
+        "run_dir": run.path,
+        "strategy": strategy,
+        "share": share,
+    }
     choice = None
     if config.tune == auto.AUTO:
 

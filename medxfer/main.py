@@ -209,6 +209,13 @@ flags.DEFINE_bool(
     "compute, and what --tune moves.",
 )
 
+flags.DEFINE_list(
+    "share",
+    [],
+    "--mode=train: layer groups from which later runs will tune. With --cache=disk, what enters "
+    "them is kept in the same pass over the frozen layers. A study sets this.",
+)
+
 FLAGS = flags.FLAGS
 
 
@@ -267,7 +274,7 @@ def _train() -> None:
         quiet.import_tensorflow()
         from medxfer import experiment
 
-        card = experiment.train(config, run, FLAGS.export, FLAGS.counterparts)
+        card = experiment.train(config, run, FLAGS.export, FLAGS.counterparts, FLAGS.share)
     if card:
         _summary(run, card)
 

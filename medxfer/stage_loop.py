@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -74,6 +74,7 @@ class Run:
     checkpoints: Checkpoints
     board: Board
     on_epoch_end: Callable[[Epoch], None]
+    share: Collection[str] = ()
 
 
 class StageLoop:
@@ -111,10 +112,13 @@ class StageLoop:
         self._prefix = prefix
         self._features = features = Inference(strategy, before, config.batch_size)
         parts = {"training": run.train, "validation": run.validation}
-        found = batches.sources(parts, strategy, config, prefix, features)
+        before_first = list(run.groups)[: list(run.groups).index(first)]
+        cuts = (_groups.split_at(run.model, run.groups, g) for g in before_first if g in run.share)
+        shorter = [part for part, _ in cuts if part is not None]
+        found = batches.sources(parts, strategy, config, prefix, features, shorter)
         self._train, self._validation = found["training"], found["validation"]
 
-        kept = self._train.features is not None
+        kept = self._train.kept
 
         def enter(x):
             return tf.cast(x, suffix.inputs[0].dtype) if kept else before(x)
@@ -252,8 +256,8 @@ class StageLoop:
 
     def _table(self, source: batches.Source) -> np.ndarray:
         """Features of all examples in front of the head, (N, D)."""
-        if source.features is not None:
-            return np.asarray(source.features)
+        if source.kept:
+            return source.features()
         steps = -(-len(source.labels) // self._run.config.batch_size)
 
         def rows():

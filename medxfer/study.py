@@ -7,7 +7,9 @@ read.
 """
 
 import dataclasses
+import functools
 import pathlib
+import sys
 
 from absl import flags, logging
 
@@ -90,8 +92,9 @@ def main() -> None:
 
     shard = execute.shard_of(FLAGS.shard)
     base = dataclasses.replace(runs_main.config_from_flags(), init=INITS[0])
-    if not FLAGS["cache"].present and (FLAGS.seeds > 1 or FLAGS.strategies):
-        # What frozen layers compute is the same for every seed: on disk, later runs find it.
+    if not FLAGS["cache"].present:
+        # What frozen layers compute is the same for other depths, seeds and amounts of data: on
+        # disk, later runs find it.
         base = dataclasses.replace(base, cache="disk")
     folder = experiment.open_data(base)
     plan = plans.Plan.load(pathlib.Path(FLAGS.plan)) if FLAGS.plan else _plan(base, folder)
@@ -109,7 +112,13 @@ def main() -> None:
         return
     with study.hold(shard, FLAGS.claim_age):
         outcome = execute.execute(
-            study, plan, jobs=FLAGS.jobs, shard=shard, age=FLAGS.claim_age, report=_Progress(plan)
+            study,
+            plan,
+            jobs=FLAGS.jobs,
+            shard=shard,
+            age=FLAGS.claim_age,
+            command=functools.partial(execute.command, share=plan.depths),
+            report=_Progress(plan),
         )
         if outcome.elsewhere:
             print(
@@ -119,6 +128,8 @@ def main() -> None:
             if shard[1] > 1:
                 return
         conclude(study, plan, folder)
+    if outcome.failed:
+        sys.exit(1)
 
 
 def _plan(base, folder):
@@ -138,6 +149,7 @@ def _plan(base, folder):
         folder.fingerprint,
         len(folder.subjects("train")),
         groups=models,
+        new={model: _new(base, model, names, folder) for model, names in models.items()},
         depths=FLAGS.depths,
         inits=FLAGS.inits,
         strategies=FLAGS.strategies,
@@ -145,6 +157,16 @@ def _plan(base, folder):
         seeds=FLAGS.seeds,
         counterpart_learns=plans.counterpart_learns(base.app),
     )
+
+
+def _new(base, model: str, groups: list[str], folder) -> list[str]:
+    """Layer groups of a network for which its weights hold nothing."""
+    from medxfer import experiment
+
+    if base.weights == "none":
+        return groups
+    config = dataclasses.replace(base, model=model)
+    return list(experiment.build(config, len(folder.classes)).weights.new)
 
 
 def _output(plan) -> pathlib.Path:
@@ -184,7 +206,15 @@ def _plan_text(study, plan, estimated) -> str:
             words = "finished"
         else:
             words = "?" if seconds is None else duration(seconds)
-        rows.append((run.name, run.method, tables.amount(run), str(run.config.seed), words))
+        rows.append(
+            (
+                run.name,
+                run.method,
+                tables.amount(run.share, run.subjects),
+                str(run.config.seed),
+                words,
+            )
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -6,7 +6,7 @@ Keras' ``fit`` fails under MultiWorkerMirroredStrategy, so the loop is written o
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import keras
 import numpy as np
@@ -47,6 +47,7 @@ def fit(
     run_dir: pathlib.Path,
     strategy: tf.distribute.Strategy | None = None,
     on_epoch_end: Callable[[Epoch], None] | None = None,
+    share: Collection[str] = (),
 ) -> History:
     """Train ``model`` in place through ``stages``; each ends with its best epoch's weights.
 
@@ -84,6 +85,9 @@ def fit(
         Default: one device.
     on_epoch_end : callable, optional
         Called with every :class:`Epoch`.
+    share : collection of str
+        Groups from which later runs will tune: with ``config.cache`` on disk, what enters them is
+        kept as well if the frozen layers are computed.
 
     Raises
     ------
@@ -117,6 +121,7 @@ def fit(
         checkpoints,
         board,
         on_epoch_end or (lambda epoch: None),
+        share,
     )
     _check(run)
     while progress.stage < len(stages):

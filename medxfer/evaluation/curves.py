@@ -38,6 +38,9 @@ class Line:
         Interval at each of them. One without estimate (not reached) is not drawn.
     band : float64 array of shape (3, P), or None
         Rate, low and high of a pointwise band.
+    look : int or None
+        Number of its colour and marker; by default its place, so a method that is to look alike in
+        figures of other methods needs one.
     """
 
     x: NDArray[np.float64]
@@ -45,6 +48,7 @@ class Line:
     rates: Sequence[float] = ()
     bars: Bars | None = None
     band: ArrayLike | None = None
+    look: int | None = None
 
 
 def froc_line(marks: Marks, rates: Sequence[float] = (), bars: Bars | None = None) -> Line:
@@ -175,6 +179,14 @@ def _look(number: int) -> dict[str, object]:
     }
 
 
+def _looks(lines: Mapping[str, Line]) -> list[dict[str, object]]:
+    """How each line looks."""
+    return [
+        _look(place if line.look is None else line.look)
+        for place, line in enumerate(lines.values())
+    ]
+
+
 def _rates(lines: Mapping[str, Line]) -> list[float]:
     return sorted({float(rate) for line in lines.values() if line.bars for rate in line.rates})
 
@@ -185,8 +197,7 @@ def _draw(axes: Axes, lines: Mapping[str, Line], lowest: float, ends: bool) -> N
     rates = np.array(_rates(lines))
     for rate in rates:
         axes.axvline(rate, color=_FAINT, linewidth=0.6, zorder=0)
-    for number, (name, line) in enumerate(lines.items()):
-        look = _look(number)
+    for look, (name, line) in zip(_looks(lines), lines.items(), strict=True):
         # A logarithmic axis has no place for 0: what lies there begins left of the edge.
         x = np.maximum(line.x, lowest)
         axes.plot(x, line.y, **look | {"marker": ""}, solid_joinstyle="miter", label=name)
@@ -205,10 +216,10 @@ def _operating_points(axes: Axes, lines: Mapping[str, Line]) -> None:
     """Bars of all methods side by side, one group a rate."""
     rates = _rates(lines)
     apart = 1 / (len(lines) + 1.5)
-    for number, line in enumerate(lines.values()):
+    for number, (look, line) in enumerate(zip(_looks(lines), lines.values(), strict=True)):
         if not line.bars:
             continue
-        look = _look(number) | {"linestyle": ""}
+        look = look | {"linestyle": ""}
         place = np.searchsorted(rates, line.rates) + apart * (number - (len(lines) - 1) / 2)
         bars = [(bar.estimate, bar.low, bar.high) for bar in line.bars.intervals]
         middle, low, high = np.array(bars, np.float64).T
@@ -242,7 +253,7 @@ def _caption(lines: Mapping[str, Line]) -> str:
 
 def _entries(lines: Mapping[str, Line]) -> tuple[list[Line2D], list[str]]:
     handles = [
-        Line2D([], [], **_look(number) | ({} if line.bars else {"marker": ""}))
-        for number, line in enumerate(lines.values())
+        Line2D([], [], **look | ({} if line.bars else {"marker": ""}))
+        for look, line in zip(_looks(lines), lines.values(), strict=True)
     ]
     return handles, list(lines)

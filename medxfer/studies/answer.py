@@ -63,13 +63,17 @@ def _scratch(gathered: Gathered) -> str:
         return "The study does not compare fine-tuning with training from scratch."
     first, second = _best(gathered, tuned), _best(gathered, scratch)
     verdict, numbers = _compared(gathered, first, second)
+    where = f"on these {gathered.full.measures.clusters} test subjects"
     if verdict == "open":
         return (
-            "A difference between fine-tuning and training from scratch is not shown: the best of "
-            f"the tuned networks ({first}) and of those from scratch ({second}) cannot be told "
-            f"apart ({numbers})."
+            "A difference between fine-tuning and training from scratch is not shown: the best "
+            f"tuned network, {first}, and the best from scratch, {second}, cannot be told apart "
+            f"{where} ({numbers})."
         )
-    return f"Fine-tuning ({first}) was {verdict} than training from scratch ({second}): {numbers}."
+    return (
+        f"The best tuned network, {first}, was {verdict} {where} than the best from scratch, "
+        f"{second}: {numbers}."
+    )
 
 
 def _depths(gathered: Gathered) -> str:
@@ -126,6 +130,13 @@ def _data(gathered: Gathered) -> str:
     return f"The best network ({best}) was {verdict} than {classic[0]}: {numbers}."
 
 
+def _tuned(gathered: Gathered) -> list[gathering.Finished]:
+    """Runs that began with pre-trained weights."""
+    return [
+        run for run in gathered.runs if run.planned.config.tune != SCRATCH and "weights" in run.card
+    ]
+
+
 def _list(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
@@ -141,15 +152,13 @@ def methods(plan: Plan, gathered: Gathered, data: Mapping) -> str:
     models = sorted({run.config.model for run in networks})
     seeds = len({run.config.seed for run in networks})
     pairs = len({(pair.first, pair.second) for pair in full.family.pairs})
-    shares = ", ".join(plan.shares)
-    sources = sorted(
-        {
-            run.card["weights"]["source"]
-            for run in gathered.runs
-            if run.planned.config.tune != SCRATCH and "weights" in run.card
-        }
-    )
+    shares = ", ".join(share.text for share in gathered.shares)
+    lacking = {tuple(run.card["weights"].get("new", ())[:-1]) for run in _tuned(gathered)}
+    lacking = "; ".join(_list(list(groups)) for groups in sorted(lacking) if groups)
+    sources = sorted({run.card["weights"]["source"] for run in _tuned(gathered)})
     start = f" The pre-trained weights were {'; '.join(sources)}." if sources else ""
+    if lacking:
+        start += f" They hold nothing for {lacking}, which began at random at every depth."
     return (
         f"{' and '.join(models)} {'were' if len(models) > 1 else 'was'} trained by stochastic "
         f"gradient descent (momentum {base.momentum}, batch {base.batch_size}, rate "
@@ -162,8 +171,8 @@ def methods(plan: Plan, gathered: Gathered, data: Mapping) -> str:
         f"{seeds} seed{'s' if seeds > 1 else ''}. The epoch with the best validation score was "
         f"kept; test subjects took no part in training or in that choice. Figures of merit are "
         f"means over seeds on {data['examples']['test']} test units of {full.measures.clusters} "
-        "subjects, with 95 % percentile intervals by bootstrap over subjects "
-        f"({families.draws_for(pairs)} draws, the same for all methods). Methods were compared in "
+        "subjects, with 95 % intervals of Student's t times the standard error by bootstrap over "
+        f"subjects ({families.DRAWS} draws, the same for all methods). Methods were compared in "
         f"pairs on the same draws, with p-values adjusted by Holm's method over {pairs} pairs. The "
         "recommended depth was found on the test part, as the shallowest that cannot be told from "
         "the best; its own test result is therefore slightly optimistic."

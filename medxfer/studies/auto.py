@@ -3,7 +3,8 @@
 Tajbakhsh et al. 2016, section V, recommend incremental fine-tuning: begin with the last layer and
 tune one more at a time for as long as it helps. Here "helps" is a test on the validation subjects:
 
-1. Every depth is trained from the same pre-trained weights, the head first.
+1. Every depth is trained from the same pre-trained weights, the head first; those that are the
+   same training, because what is new is trained at any depth, once.
 2. A deeper one takes the place of the depth chosen so far if its validation score is higher by
    more than its noise: the interval of the difference, by bootstrap over the validation subjects
    with the same draws for both, lies above 0.
@@ -17,7 +18,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -198,6 +199,7 @@ def fit(
     config: Config,
     run_dir: pathlib.Path,
     strategy=None,
+    share: Collection[str] = (),
 ) -> tuple[object, training.History, Sequence[tuning.Stage], Choice]:
     """Search, and leave the chosen depth's training in ``run_dir`` as if it had been asked for.
 
@@ -210,7 +212,7 @@ def fit(
         Makes the network anew with its first weights: an object with ``model``, ``groups`` and
         ``weights.new``, such as :class:`medxfer.experiment.Built`.
     train, validation : Pipeline
-    monitor, config, run_dir, strategy
+    monitor, config, run_dir, strategy, share
         As for :func:`medxfer.training.fit`; depths are kept in ``run_dir/search``.
 
     Returns
@@ -237,7 +239,7 @@ def fit(
         stages = tuning.stages_for(depth, names, config, built.weights.new)
         history = training.fit(
             built.model, built.groups, stages, train, validation, monitor=monitor, config=config,
-            run_dir=place, strategy=strategy,
+            run_dir=place, strategy=strategy, share=share,
         )  # fmt: skip
         return built, history, stages
 
@@ -250,7 +252,9 @@ def fit(
     if ended.is_file():
         choice = Choice.from_json(json.loads(ended.read_text()))
         return *trained(choice.depth, run_dir), choice
-    depths = list(reversed(build().groups))
+    first = build()
+    depths = list(tuning.distinct(list(first.groups), first.weights.new))
+    del first
     choice = search(
         depths, probabilities, validation.labels, validation.subjects, monitor, seed=config.seed
     )

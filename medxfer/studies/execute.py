@@ -13,9 +13,9 @@ import subprocess
 import sys
 import time
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from absl import flags, logging
+from absl import logging
 
 from data_prep import locks
 from data_prep.errors import UserError
@@ -55,8 +55,17 @@ class _Active:
     beat: float
 
 
-def command(study: StudyFolder, planned: Planned) -> list[str]:
+def command(
+    study: StudyFolder, planned: Planned, share: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
     """Command line of a run.
+
+    Parameters
+    ----------
+    study : StudyFolder
+    planned : Planned
+    share : mapping, optional
+        Network -> depths of the study: what they need of frozen layers is computed in one pass.
 
     Raises
     ------
@@ -66,12 +75,13 @@ def command(study: StudyFolder, planned: Planned) -> list[str]:
     run = study.run(planned.name).path
     if planned.is_counterpart:
         return [*CHILD, "medxfer.studies.counterpart", f"--run={run}", *flags_of(planned.config)]
-    extra = ["--nocounterparts"] if "counterparts" in flags.FLAGS else []
+    groups = (share or {}).get(planned.config.model, ())
     return [
         *CHILD,
         "medxfer.main",
         "--noexport",
-        *extra,
+        "--nocounterparts",
+        *([f"--share={','.join(groups)}"] if groups else []),
         f"--run={run.absolute()}",
         *flags_of(planned.config),
     ]
@@ -310,6 +320,8 @@ def _reason(status: int, log: pathlib.Path) -> dict:
     errors = [line for line in lines if line.startswith("Error: ")]
     if errors:
         reason = errors[-1].removeprefix("Error: ")
+    elif status == 0:
+        reason = "it ended without a result that belongs to the plan; was the software replaced?"
     elif status < 0:
         reason = f"ended by signal {-status}" + (
             ", perhaps for want of memory: try fewer --jobs" if status == -9 else ""

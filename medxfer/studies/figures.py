@@ -24,6 +24,7 @@ from medxfer.studies.gather import Gathered, Share
 from medxfer.studies.plan import SCRATCH
 
 _PANELS = 3  # in a row
+_UPRIGHT = 8  # names of methods beside each other before they are written aslant
 _GUTTER = 0.035  # share of the axis by which methods at one amount of data stand apart
 
 
@@ -38,47 +39,50 @@ def figures(app: ModuleType, gathered: Gathered, batches: Mapping[str, int]) -> 
         Run name -> mini-batches of an epoch, where known.
     """
     drawn = {}
+    looks = {method: number for number, method in enumerate(gathered.methods)}
     for number, share in enumerate(gathered.shares):
-        subjects = share.measures.clusters
+        count = f"{_units(share)} test {app.UNIT}s of {share.measures.clusters} subjects"
         kind = _kind(share)
         if kind == "errors":
-            figure, what = (
-                _boxes(app, share),
-                (
-                    "Error per interface and test region: Tukey box plots, mean (standard "
-                    "deviation) above; errors of a region are means over seeds."
-                ),
+            figure = _boxes(app, share)
+            what = (
+                f"Error per interface, {count}: Tukey box plots, mean (standard deviation) above"
+                f"{'; of several seeds the mean' if _seeds(share) > 1 else ''}."
             )
         else:
-            figure, what = (
-                _curves(app, share, kind),
-                (
-                    f"{kind.upper()} on the test part; bars: 95 % intervals by bootstrap over "
-                    f"{subjects} subjects. {_over_seeds(share)}"
-                ),
+            figure = _curves(app, share, kind, looks)
+            over = f" Curves are means over up to {_seeds(share)} seeds at equal rates."
+            what = (
+                f"{kind.upper()}, {count}; bars: 95 % intervals by bootstrap over subjects."
+                f"{over if _seeds(share) > 1 else ''}"
             )
-        drawn[f"family_{number}"] = figure, f"Training data {share.text}. {what}"
+        drawn[f"family_{number}"] = (
+            figure,
+            f"Training data {tables.amount(share.text, share.subjects)}. {what}",
+        )
     if panels := {
         merit: rows
         for merit in gathered.full.measures.shown
         if (rows := tables.learning_rows(gathered, merit))
     }:
         drawn["training_size"] = (
-            training_size(panels),
-            "Less training data: figures of merit against the number of training subjects, with "
-            "95 % intervals by bootstrap over test subjects.",
+            training_size(panels, looks),
+            "Less training data: figures of merit against the number of training subjects (points "
+            "of one number stand apart to be legible), with 95 % intervals by bootstrap over "
+            f"{gathered.full.measures.clusters} test subjects.",
         )
     if course := _course(gathered, batches):
         drawn["convergence"] = (
-            convergence(course),
-            f"Validation score against mini-batches, training data {gathered.full.text}, first "
-            "seed; the dot marks the epoch that was kept.",
+            convergence(course, looks),
+            "Validation score after every epoch against mini-batches, training data "
+            f"{gathered.full.text}, first seed; the dot marks the epoch that was kept.",
         )
     if scatter := _validation_and_test(gathered):
         drawn["validation_and_test"] = (
-            validation_and_test(scatter, gathered.full.measures.primary),
+            validation_and_test(scatter, gathered.full.measures.primary, looks),
             "Does the validation score tell which depth is good? Mean over seeds of each method, "
-            f"training data {gathered.full.text}.",
+            f"training data {gathered.full.text}; bars: 95 % intervals by bootstrap over "
+            f"{gathered.full.measures.clusters} test subjects.",
         )
     return drawn
 
@@ -90,12 +94,17 @@ def _kind(share: Share) -> str:
     return "roc" if hasattr(first, "labels") else "errors"
 
 
-def _over_seeds(share: Share) -> str:
-    most = max(len(seeds) for seeds in share.results.values())
-    return f"Curves are means over up to {most} seeds at equal rates." if most > 1 else ""
+def _seeds(share: Share) -> int:
+    """Most seeds of a method."""
+    return max(len(seeds) for seeds in share.results.values())
 
 
-def _curves(app: ModuleType, share: Share, kind: str) -> Figure:
+def _units(share: Share) -> int:
+    """Number of what is scored."""
+    return len(next(iter(share.results.values()))[0])
+
+
+def _curves(app: ModuleType, share: Share, kind: str, looks: Mapping[str, int]) -> Figure:
     rates = app.MERITS.rates if kind == "froc" else app.RATES
     lines = {}
     for method, seeds in share.results.items():
@@ -104,7 +113,7 @@ def _curves(app: ModuleType, share: Share, kind: str) -> Figure:
             steps = [_step(froc.curve(results.marks())) for results in seeds]
         else:
             steps = [roc.roc_curve(results.labels, results.scores)[:2] for results in seeds]
-        lines[method] = curves.Line(*_mean_curve(steps), rates, bars)
+        lines[method] = curves.Line(*_mean_curve(steps), rates, bars, look=looks[method])
     if kind == "roc":
         return curves.roc_family(lines)
     return curves.froc_family(lines, unit=app.MERITS.unit)
@@ -138,17 +147,26 @@ def _boxes(app: ModuleType, share: Share) -> Figure:
         ):
             mean = np.mean([error[key] for error in errors], axis=0)
             panels.setdefault(title, {})[method.replace(" (", "\n(")] = mean
-    return draw.error_boxes(panels)
+    figure = draw.error_boxes(panels)
+    if len(share.results) > _UPRIGHT:
+        for axis in figure.axes:
+            axis.tick_params(axis="x", labelrotation=35)
+            for label in axis.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
+    return figure
 
 
 @_styled
-def training_size(panels: Mapping[str, Mapping[str, Sequence[tuple[int, Interval]]]]) -> Figure:
+def training_size(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[int, Interval]]]], looks: Mapping[str, int]
+) -> Figure:
     """Figures of merit against training subjects, one panel each.
 
     Parameters
     ----------
     panels : mapping
         Figure of merit -> method -> (subjects, interval), in rising order of subjects.
+    looks : mapping from method to number of its colour and marker
     """
     columns = 2 if len(panels) == 4 else min(_PANELS, len(panels))
     rows = -(-len(panels) // columns)
@@ -166,7 +184,7 @@ def training_size(panels: Mapping[str, Mapping[str, Sequence[tuple[int, Interval
             bars = [(found.estimate, found.low, found.high) for _, found in points]
             middle, low, high = np.array(bars, np.float64).T
             reach = np.maximum([middle - low, high - middle], 0)
-            axis.errorbar(x, middle, reach, **_look(number), elinewidth=0.7, label=name)
+            axis.errorbar(x, middle, reach, **_look(looks[name]), elinewidth=0.7, label=name)
         axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.minorticks_off()
         axis.set(xlabel="Training subjects", title=report._titled(merit))
@@ -175,18 +193,19 @@ def training_size(panels: Mapping[str, Mapping[str, Sequence[tuple[int, Interval
 
 
 @_styled
-def convergence(courses: Mapping[str, tuple[NDArray, NDArray]]) -> Figure:
+def convergence(courses: Mapping[str, tuple[NDArray, NDArray]], looks: Mapping[str, int]) -> Figure:
     """Validation score against mini-batches.
 
     Parameters
     ----------
     courses : mapping from method to (mini-batches (E,), score (E,))
         After every epoch.
+    looks : mapping from method to number of its colour
     """
     figure = Figure(figsize=(WIDTH, 3.0))
     axes = figure.subplots()
-    for number, (name, (x, y)) in enumerate(courses.items()):
-        look = _look(number) | {"marker": ""}
+    for name, (x, y) in courses.items():
+        look = _look(looks[name]) | {"marker": ""}
         axes.plot(x, y, **look, label=name)
         best = int(np.argmax(y))
         axes.plot(x[best], y[best], "o", color=look["color"], markersize=4)
@@ -196,7 +215,9 @@ def convergence(courses: Mapping[str, tuple[NDArray, NDArray]]) -> Figure:
 
 
 @_styled
-def validation_and_test(points: Mapping[str, tuple[float, Interval]], merit: str) -> Figure:
+def validation_and_test(
+    points: Mapping[str, tuple[float, Interval]], merit: str, looks: Mapping[str, int]
+) -> Figure:
     """Test figure of merit against validation score, one point a method.
 
     Parameters
@@ -204,12 +225,13 @@ def validation_and_test(points: Mapping[str, tuple[float, Interval]], merit: str
     points : mapping from method to (validation score, test interval)
     merit : str
         Of the interval.
+    looks : mapping from method to number of its colour and marker
     """
-    figure = Figure(figsize=(WIDTH * 0.7, 3.0))
+    figure = Figure(figsize=(WIDTH, 3.0))
     axes = figure.subplots()
-    for number, (name, (score, found)) in enumerate(points.items()):
+    for name, (score, found) in points.items():
         reach = np.maximum([[found.estimate - found.low], [found.high - found.estimate]], 0)
-        look = _look(number) | {"linestyle": ""}
+        look = _look(looks[name]) | {"linestyle": ""}
         axes.errorbar(score, found.estimate, reach, **look, elinewidth=0.7, label=name)
     axes.set(xlabel="Validation score", ylabel=f"Test: {report._titled(merit)}")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")

@@ -101,6 +101,11 @@ class Gathered:
         """The largest amount of training data."""
         return self.shares[0]
 
+    @property
+    def methods(self) -> list[str]:
+        """Names of all methods, those on the largest amount of data first."""
+        return list(dict.fromkeys(method for share in self.shares for method in share.results))
+
 
 def at_share(method: str, share: str) -> str:
     """Name of a method on an amount of data."""
@@ -160,7 +165,7 @@ def gather(
     failed : mapping
         Run -> why it failed.
     draws : int, optional
-        Of the bootstrap; by default as many as the number of pairs asks for.
+        Of the bootstrap.
 
     Raises
     ------
@@ -183,7 +188,7 @@ def gather(
             measured = measures.of(app, own)
             family = families.analyse(
                 measured.statistics, measured.merits, measured.clusters,
-                tests=measured.tests, draws=draws,
+                tests=measured.tests, limits=measured.limits, draws=draws,
             )  # fmt: skip
             subjects = next(run.subjects for run in plan.runs if run.share == text)
             shares.append(Share(text, subjects, own, measured, family))
@@ -232,7 +237,7 @@ def _less(app: ModuleType, runs: Sequence[Finished], draws: int | None) -> Famil
     measured = measures.of(app, flat)
     return families.analyse(
         measured.statistics, measured.merits, measured.clusters,
-        pairs=pairs, tests=measured.tests, draws=draws,
+        pairs=pairs, tests=measured.tests, limits=measured.limits, draws=draws,
     )  # fmt: skip
 
 

@@ -41,6 +41,8 @@ class Measures:
         Number of test subjects.
     tests : callable or None
         Further paired tests.
+    limits : (low, high)
+        Between which all figures of merit lie.
     shown : tuple of str
         Figures of merit in figures and short tables: not too many.
     """
@@ -52,6 +54,7 @@ class Measures:
     clusters: int
     tests: Tests | None = None
     shown: tuple[str, ...] = ()
+    limits: tuple[float, float] = (-np.inf, np.inf)
 
     def better(self, first: float, second: float) -> bool:
         """Whether one value of the primary figure of merit is better than another."""
@@ -96,7 +99,7 @@ def _free_response(app: ModuleType, methods: Methods) -> Measures:
         clusters = len(marks[0].subjects)
     names = merits.names[:-2]  # where a curve ends is a matter of the candidates alone
     area = next((name for name in names if name.startswith("area")), names[0])
-    return Measures(names, area, True, statistics, clusters, shown=names)
+    return Measures(names, area, True, statistics, clusters, shown=names, limits=(0.0, 1.0))
 
 
 def _leading(statistic: VectorStatistic, count: int) -> VectorStatistic:
@@ -119,7 +122,8 @@ def _roc(app: ModuleType, methods: Methods) -> Measures:
         return {"delong": _delong(labels, scores[first], scores[second])}
 
     names = (*(f"sensitivity at FPR {rate:g}" for rate in app.RATES), "AUC")
-    return Measures(names, "AUC", True, statistics, len(set(subjects)), tests, names)
+    count = len(set(subjects))
+    return Measures(names, "AUC", True, statistics, count, tests, names, (0.0, 1.0))
 
 
 def _delong(labels: NDArray, first: Sequence[NDArray], second: Sequence[NDArray]) -> float:
@@ -157,7 +161,8 @@ def _errors(app: ModuleType, methods: Methods) -> Measures:
             "wilcoxon_subjects": compare.wilcoxon(*means),
         }
 
-    return Measures(merits, MEAN_ERROR, False, statistics, len(names), tests, merits[:3])
+    limits = 0.0, np.inf
+    return Measures(merits, MEAN_ERROR, False, statistics, len(names), tests, merits[:3], limits)
 
 
 def _with_mean(errors: Mapping[str, NDArray]) -> dict[str, NDArray]:

@@ -17,7 +17,7 @@ from absl import logging
 
 from data_prep import locks, splits
 from data_prep.errors import UserError
-from medxfer import plugins
+from medxfer import plugins, tuning
 from medxfer.config import INITS, Config
 from medxfer.runs import RunFolder
 
@@ -85,6 +85,16 @@ class Plan:
     def shares(self) -> tuple[str, ...]:
         """Amounts of training data, in order."""
         return tuple(dict.fromkeys(run.share for run in self.runs))
+
+    @property
+    def depths(self) -> dict[str, list[str]]:
+        """Network -> values of ``--tune`` of its runs that are no training from scratch."""
+        found: dict[str, list[str]] = {}
+        for run in self.runs:
+            own = found.setdefault(run.config.model, [])
+            if run.config.tune not in (SCRATCH, COUNTERPART, *own):
+                own.append(run.config.tune)
+        return found
 
     def to_json(self) -> dict:
         """Plain values for a file."""
@@ -275,6 +285,7 @@ def make(
     train_subjects: int,
     *,
     groups: Mapping[str, Sequence[str]],
+    new: Mapping[str, Sequence[str]] | None = None,
     depths: Sequence[str] = (),
     inits: Sequence[str] = INITS,
     strategies: Sequence[str] = (),
@@ -296,6 +307,8 @@ def make(
         Hash of the records.
     train_subjects : int
     groups : mapping from network to layer groups, input to head
+    new : mapping from network to groups without pre-trained weights
+        By default the head alone. Depths that are the same training are done once; a note says so.
     depths : sequence of str
         Layer groups to tune from; empty: all.
     inits : sequence of str
@@ -323,6 +336,17 @@ def make(
     amounts, notes = fractions(shares, train_subjects)
     if base.weights == "none" and (depths or strategies):
         logging.warning("With --weights=none, fine-tuning starts from random weights.")
+    chosen = {
+        model: tuning.distinct(names, (new or {}).get(model, ()), depths)
+        for model, names in groups.items()
+    }
+    notes += [
+        f"{model}: {' and '.join(others)} would be the same training as {depth}, since the weights "
+        "hold nothing for the layers between, which are therefore trained at any depth; left out."
+        for model, kept in chosen.items()
+        for depth, others in kept.items()
+        if others
+    ]
     runs = []
 
     def add(method: str, amount: tuple[str, float, int], **changes: object) -> None:
@@ -334,10 +358,9 @@ def make(
     largest = amounts[0]
     for seed in range(base.seed, base.seed + seeds):
         for amount in amounts:
-            for model, names in groups.items():
+            for model in groups:
                 prefix = f"{model} " if len(groups) > 1 else ""
-                chosen = [name for name in reversed(names) if not depths or name in depths]
-                for tune in (*chosen, *strategies):
+                for tune in (*chosen[model], *strategies):
                     add(prefix + tune, amount, tune=tune, model=model, seed=seed)
                 for init in inits if amount is largest else inits[:1]:
                     method = f"{prefix}{SCRATCH} ({init})"

@@ -14,7 +14,10 @@ _STYLE = """
 .matrix td, .matrix th { padding: .2rem .4rem; font-size: .8rem; min-width: 2.6rem; }
 .matrix td.yes { background: #dcebf5; } .matrix td.none { background: #f6f6f6; }
 .answer { font-size: 1.05rem; border-left: 4px solid #0072B2; padding-left: .9rem; }
-a { color: #00558a; } details { margin: .8rem 0; }
+a { color: #00558a; } details { margin: .8rem 0; } code { overflow-wrap: anywhere; }
+@media (max-width: 40rem) {
+  figure { overflow-x: auto; } figure img { max-width: none; width: 40rem; }
+}
 """
 
 
@@ -53,10 +56,15 @@ def html(plan: Plan, gathered: Gathered, unit: str, data: Mapping, drawn: Sequen
                 "failed: what follows is about the finished ones. See the table of runs."
             )
         )
+    parts += [f"<p class='note'>{_text(note)}</p>" for note in plan.notes]
     parts += ["<h2>Answer</h2>"]
     parts += [f"<p class='answer'>{_text(text)}</p>" for text in answer.sentences(gathered)]
-    for text in sorted({c for share in gathered.shares for c in share.family.cautions}):
-        parts.append(_caution(f"Caution: {text}."))
+    cautions = sorted({c for share in gathered.shares for c in share.family.cautions})
+    if all(len(seeds) == 1 for seeds in full.results.values()):
+        cautions.append(
+            "every network was trained with one seed, so what another seed would change is unknown"
+        )
+    parts += [_caution(f"Caution: {text}.") for text in cautions]
     parts += [_depth(gathered), "<h2>Data</h2>", *_data(data, unit)]
     parts += ["<h2>Figures</h2>", *(report._figure(drawing) for drawing in drawn)]
     parts += ["<h2>All methods</h2>"]
@@ -66,11 +74,14 @@ def html(plan: Plan, gathered: Gathered, unit: str, data: Mapping, drawn: Sequen
         "several.</p>"
     ]
     for share in gathered.shares:
-        parts += [f"<h3>Training data: {_text(_amount(share))}</h3>", _methods(share)]
+        parts += [
+            f"<h3>Training data: {_text(tables.amount(share.text, share.subjects))}</h3>",
+            _methods(share),
+        ]
     parts += ["<h2>Which differences are real?</h2>", _rules()]
     for share in gathered.shares:
         parts += [
-            f"<h3>Training data: {_text(_amount(share))}</h3>",
+            f"<h3>Training data: {_text(tables.amount(share.text, share.subjects))}</h3>",
             *_matrices(share),
             _pairs(share),
         ]
@@ -135,10 +146,6 @@ def _data(data: Mapping, unit: str) -> list[str]:
         f"when they were read. A test example is one {_text(unit)}. Fingerprint "
         f"<code>{_text(data['fingerprint'])}</code>.</p>",
     ]
-
-
-def _amount(share: Share) -> str:
-    return f"{share.text} ({share.subjects} subject{'s' if share.subjects != 1 else ''})"
 
 
 def _methods(share: Share) -> str:
@@ -229,7 +236,9 @@ def _runs(plan: Plan, gathered: Gathered) -> str:
         body += "<tr>" + "".join(f"<td class='n'>{cell}</td>" for cell in cells) + "</tr>"
     head = "".join(f"<th>{_text(key.replace('_', ' '))}</th>" for key in rows[0])
     table = f"<div class='wide'><table><tr>{head}</tr>{body}</table></div>"
-    return f"<details open><summary>{len(rows)} runs</summary>{table}</details>"
+    minutes = sum(row["minutes"] or 0.0 for row in rows)
+    title = f"{len(rows)} runs, {len(done)} finished, {minutes / 60:.1f} hours in sum"
+    return f"<details open><summary>{title}</summary>{table}</details>"
 
 
 def _cell(value: object) -> str:

@@ -7,7 +7,7 @@ from medxfer.evaluation import family as families
 from medxfer.runs import RunFolder
 from medxfer.studies import gather as gathering
 from medxfer.studies.gather import Gathered, Share
-from medxfer.studies.plan import Plan, Planned, StudyFolder
+from medxfer.studies.plan import Plan, StudyFolder
 
 
 def write(study: StudyFolder, plan: Plan, gathered: Gathered) -> dict[str, list[dict]]:
@@ -134,6 +134,6 @@ def learning_rows(gathered: Gathered, merit: str) -> dict[str, list[tuple[int, o
     return {method: rows for method, rows in found.items() if len(rows) > 1}
 
 
-def amount(run: Planned) -> str:
-    """Training data of a run in words."""
-    return f"{run.share} ({run.subjects})"
+def amount(text: str, subjects: int) -> str:
+    """Training data in words, with the number of subjects."""
+    return text if subjects == 1 else f"{text} ({subjects} subjects)"

@@ -28,6 +28,7 @@ from data_prep.errors import UserError
 from medxfer import plugins
 from medxfer.config import Config
 from medxfer.tuning import depth
+from medxfer.tuning.depth import distinct as distinct
 from medxfer.tuning.freezing import freeze as freeze
 from medxfer.tuning.optimizer import for_stage as for_stage
 from medxfer.tuning.stages import Stage

@@ -10,6 +10,30 @@ from medxfer.tuning.stages import Stage, batch_norm
 SCRATCH = "scratch"
 
 
+def distinct(
+    groups: Sequence[str], new: Collection[str], depths: Collection[str] = ()
+) -> dict[str, list[str]]:
+    """Depths that differ, from the head on: each with the others that are the same training.
+
+    A new group is trained whatever the depth, so depths between which there are only new groups
+    move the same layers at the same rates. The deepest of them says best what is tuned.
+
+    Parameters
+    ----------
+    groups, new : as for :func:`stages`
+    depths : collection of str
+        Those to choose from; empty: all groups.
+    """
+    groups = list(groups)
+    new = {*new, groups[-1]}
+    found: dict[tuple[str, ...], list[str]] = {}
+    for place in reversed(range(len(groups))):
+        if not depths or groups[place] in depths:
+            frozen = tuple(group for group in groups[:place] if group not in new)
+            found.setdefault(frozen, []).append(groups[place])
+    return {alike[-1]: alike[:-1] for alike in found.values()}
+
+
 def stages(
     groups: Sequence[str], config: Config, new: Collection[str], depth: str = ""
 ) -> list[Stage]:

@@ -172,6 +172,15 @@ def test_the_fingerprint_is_that_of_the_examples(folder):
     assert whole == pipeline(folder, seed=5, batch_size=4).fingerprint
     others = [pipeline(folder, "validation"), pipeline(folder, fraction=0.5)]
     assert len({whole, *(other.fingerprint for other in others)}) == 3
+    assert [other.whole == whole for other in others] == [False, True]
+
+
+def test_a_share_knows_its_rows_and_the_look_of_the_whole(folder):
+    whole, half = pipeline(folder), pipeline(folder, fraction=0.5)
+    np.testing.assert_array_equal(half.labels, whole.labels[half.rows])
+    images = joined(whole.ordered())[1]
+    np.testing.assert_array_equal(half.sample(), images[: len(half.sample())])
+    np.testing.assert_array_equal(joined(half.ordered())[1], images[half.rows])
 
 
 def test_a_large_split_is_memory_mapped_with_the_same_result(folder, tmp_path):

@@ -1,18 +1,21 @@
 """The study from the command line."""
 
 import json
-import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from medxfer.studies import plan as plans
+from medxfer.weights import npz
 from tests.medxfer.test_report import Page
 from tests.testing import networks
+from tests.testing.networks import tiny_network
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -58,60 +61,75 @@ def test_users_errors(arguments, message):
     assert line.startswith("Error: ") and message in line
 
 
-@pytest.fixture(scope="module")
-def flags(carotid_records, tmp_path_factory):
-    os.environ.setdefault("MEDXFER_CACHE", str(tmp_path_factory.mktemp("cache")))
+@pytest.fixture
+def flags(carotid_records, tmp_path):
+    """Of a small study whose tuned networks have a frozen layer in common."""
+    model, weights = tiny_network.build(3, seed=8), tmp_path / "learnt.npz"
+    (layer,) = (layer for layer in model.layers if layer.name == "conv1")
+    npz.write(weights, {"conv1": tuple(map(np.asarray, layer.get_weights()))})
     return (
-        "--app=cimt", f"--model={networks.NAME}", "--weights=none", f"--data={carotid_records}",
-        "--epochs=2", "--batch_size=20", "--precision=float32", "--fractions=1,one",
-        "--inits=msra", "--depths=fc2",
+        "--app=cimt", f"--model={networks.NAME}", f"--weights={weights}", "--epochs=2",
+        f"--data={carotid_records}", "--batch_size=20", "--precision=float32",
+        "--fractions=1,one", "--inits=msra", "--depths=fc2",
     )  # fmt: skip
 
 
-def numbers(study, plan):
+def numbers(output):
+    """Everything that the finished runs of a study measured, by what they are."""
+    study = plans.StudyFolder(output)
     return {
-        run.name: json.loads((study.run(run.name).path / "metrics.json").read_text())
-        for run in plan.runs
+        (run.method, run.share): (
+            json.loads((study.run(run.name).path / "metrics.json").read_text()),
+            (study.run(run.name).path / "predictions.csv").read_text(),
+            [epoch["loss"] for epoch in study.run(run.name).card["history"]],
+        )
+        for run in plans.Plan.load(study.plan_file).runs
     }
 
 
 @pytest.mark.slow
-def test_a_study_from_plan_to_report_killed_and_resumed(flags, tmp_path):
-    output = tmp_path / "study"
+def test_a_study_killed_at_random_is_as_one_that_was_not(flags, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDXFER_CACHE", str(tmp_path / "cache"))
+    output, whole = tmp_path / "study", tmp_path / "whole"
     status, out, err = call(*flags, f"--output={output}", "--dry_run")
     assert status == 0, err
     assert "5 runs, 0 of them finished" in out
     assert "(a calibration, as if no run ended early)" in out and " ?\n" in out
-    assert "failed" not in err
+    assert "calibration failed" not in err
     study = plans.StudyFolder(output)
     plan = plans.Plan.load(study.plan_file)
-    assert [run.method for run in plan.runs] == [
-        "fc2", "scratch (msra)", "handcrafted", "fc2", "scratch (msra)",
+    assert [(run.method, run.share) for run in plan.runs] == [
+        ("fc2", "100 %"), ("scratch (msra)", "100 %"), ("handcrafted", "100 %"),
+        ("fc2", "one subject"), ("scratch (msra)", "one subject"),
     ]  # fmt: skip
-    # Kill it as soon as a run has begun, then again when one is finished.
-    for mark in ("runs/*/config.json", "runs/*/run_card.json"):
+    # Killed once while the first run goes on, once anywhere in what is left.
+    moments = random.uniform(0, 5), random.uniform(0, 40)
+    for mark, moment in zip(("runs/*/config.json", "plan.json"), moments, strict=True):
         process = start(*flags, f"--output={output}")
         while not list(output.glob(mark)):
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.05)
+        time.sleep(moment)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    status, out, err = call(*flags, f"--output={output}", "--jobs=2")
-    assert status == 0, err
+    status, out, err = call(*flags, f"--output={output}")
+    assert status == 0, (moments, err)
     assert all(study.finished(run, plan.fingerprint) for run in plan.runs)
-    killed = numbers(study, plan)
+    # What the frozen layer makes of both parts is there once, for all the data and for less.
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
+    # The same without interruption and without anything in common between runs.
+    status, out, err = call(*flags, f"--output={whole}", "--cache=memory")
+    assert status == 0, err
+    assert numbers(whole) == numbers(output), moments
     for name in ("report.html", "study.json", "tables/pairs.csv", "figures/family_0.pdf"):
-        assert (output / name).stat().st_size > 0
-    page = Page((output / "report.html").read_text())
+        assert (whole / name).stat().st_size > 0
+    page = Page((whole / "report.html").read_text())
     assert "only 3 test subjects" in page.text
     assert "script" not in page.tags
-    whole = tmp_path / "whole"
-    status, out, err = call(*flags, f"--output={whole}")
-    assert status == 0, err
-    assert numbers(plans.StudyFolder(whole), plan) == killed
-    # What is done is not done again.
+    # What is done is not done again, and a run that fails is no end of the study.
     before = {path: path.stat().st_mtime_ns for path in (whole / "runs").rglob("*")}
-    assert call(*flags, f"--output={whole}")[0] == 0
-    assert before == {path: path.stat().st_mtime_ns for path in (whole / "runs").rglob("*")}
-    status, out, err = call(*flags, f"--output={whole}", "--dry_run")
-    assert "5 runs, 5 of them finished" in out
+    more = (f"--output={whole}", "--cache=memory", "--fractions=1", "--strategies=auto", "--jobs=2")
+    status, out, err = call(*flags, *more)
+    assert status == 1 and "Failed: auto-100-s0-" in out, err
+    assert "needs at least 2 validation subjects" in (whole / "report.html").read_text()
+    assert before.items() <= {p: p.stat().st_mtime_ns for p in (whole / "runs").rglob("*")}.items()

@@ -24,7 +24,7 @@ def always_saved(monkeypatch):
 
 def fit(run_dir, tune="conv1", parts=None, stages=None, dropout=0.5, monitor=None, **settings):
     """Train a fresh tiny network; returns it and the history."""
-    note = settings.pop("on_epoch_end", None)
+    note, share = settings.pop("on_epoch_end", None), settings.pop("share", ())
     config = tiny.config(**settings)
     model = tiny.build(dropout)
     groups = tiny.groups(model)
@@ -39,6 +39,7 @@ def fit(run_dir, tune="conv1", parts=None, stages=None, dropout=0.5, monitor=Non
         config=config,
         run_dir=run_dir,
         on_epoch_end=note,
+        share=share,
     )
     return model, history
 
@@ -220,13 +221,44 @@ def test_kept_features_give_the_weights_of_plain_freezing(
     for a, b in zip(history.epochs, expected.epochs, strict=True):
         assert a.loss == pytest.approx(b.loss, abs=tolerance)
         assert a.validation_loss == pytest.approx(b.validation_loss, abs=tolerance)
-    sample = cache == "disk"
-    assert [part.reads for part in parts] == [5 + sample, 3 + sample]
+    assert [part.reads for part in parts] == [5, 3]
     if cache == "disk":
         parts = tiny.pipelines()
         again, _ = fit(tmp_path / "again", tune, parts, cache=cache, cache_dtype=dtype)
         assert_same_weights(again, model)
-        assert [part.reads for part in parts] == [1, 1]  # to recognise the preprocessing
+        assert [part.reads for part in parts] == [0, 0]
+
+
+def test_one_pass_keeps_the_features_of_all_depths(tmp_path, monkeypatch):
+    """A study's first run computes for all; the others, on less data too, are as if alone."""
+    monkeypatch.setenv("MEDXFER_CACHE", str(tmp_path / "cache"))
+    share = ("fc4", "fc3", "conv2", "conv1")
+
+    def run(name, tune, few=False, **changes):
+        parts = tiny.pipelines()
+        if few:
+            parts[0] = tiny.Pipeline(parts[0].images, parts[0].labels, rows=np.arange(3, 40, 2))
+        model, history = fit(tmp_path / name, tune, parts, **changes)
+        return model, history.epochs, [part.reads for part in parts]
+
+    for number, (tune, few) in enumerate(
+        [("fc4", False), ("fc3", False), ("conv2", False), ("conv2", True), ("fc4", True)]
+    ):
+        alone, expected, _ = run(f"alone{number}", tune, few, cache="memory")
+        model, epochs, reads = run(f"study{number}", tune, few, cache="disk", share=share)
+        assert_same_weights(model, alone)
+        assert [e.score for e in epochs] == [e.score for e in expected]
+        assert [e.loss for e in epochs] == [e.loss for e in expected]
+        assert reads == ([0, 0] if number else [5, 3])
+    assert len(list((tmp_path / "cache" / "features").glob("*.npy"))) == 2 * 3
+
+
+def test_what_others_need_is_kept_only_where_it_fits(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDXFER_CACHE", str(tmp_path))
+    bound = (40 + 23) * 4 * (8 + 72) / 2**30  # of what enters fc4 and fc3
+    fit(tmp_path / "run", "fc4", cache="disk", cache_gib=bound, share=("fc3", "conv2"))
+    shapes = {np.load(path).shape[1:] for path in (tmp_path / "features").glob("*.npy")}
+    assert shapes == {(8,), (72,)}
 
 
 def test_features_that_do_not_fit_are_computed_anew(tmp_path, caplog):

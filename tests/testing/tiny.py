@@ -50,7 +50,15 @@ class Pipeline:
     batch_size: int = 8
     process: tuple[int, int] = (0, 1)
     seed: int = 0
+    rows: np.ndarray | None = None  # of the examples, if they are a share of ``images``
     reads: int = 0  # batches of images handed out
+
+    def __post_init__(self) -> None:
+        self.whole = _hash(self.images)
+        self._all = self.images
+        if self.rows is None:
+            self.rows = np.arange(len(self.images))
+        self.images, self.labels = self.images[self.rows], self.labels[self.rows]
 
     @property
     def num_examples(self) -> int:
@@ -58,7 +66,10 @@ class Pipeline:
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(self.images.tobytes()).hexdigest()
+        return _hash(self.images)
+
+    def sample(self) -> np.ndarray:
+        return self._all[:2]
 
     def shuffled_indices(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)
@@ -78,6 +89,10 @@ class Pipeline:
             rows = rows[len(rows) * place // count : len(rows) * (place + 1) // count]
             self.reads += 1
             yield tuple(map(tf.constant, (rows, self.images[rows], self.labels[rows])))
+
+
+def _hash(images: np.ndarray) -> str:
+    return hashlib.sha256(images.tobytes()).hexdigest()
 
 
 def pipelines(n: int = 40, process: tuple[int, int] = (0, 1), noise: float = 0.5):

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from medxfer.evaluation import compare, family, intervals, resampling
 
@@ -38,18 +39,56 @@ def found(values):
 
 
 def test_differences_are_those_of_a_loop(values, found):
+    """Student's t times the bootstrap standard error, from a plain loop over the draws."""
     weights = np.concatenate(list(resampling.counts(SUBJECTS, 500, 3)))
     means = {name: np.mean(rows, axis=0) for name, rows in values.items()}
     for first, second in itertools.combinations(values, 2):
         gap = means[first] - means[second]
         drawn = np.array([np.repeat(gap, row).mean() for row in weights])
+        error = np.std(drawn, ddof=1) * np.sqrt(SUBJECTS / (SUBJECTS - 1))
+        student = stats.t(SUBJECTS - 1, gap.mean(), error)
         pair = found.pair(first, second, "mean")
         np.testing.assert_allclose(pair.difference.estimate, gap.mean())
         np.testing.assert_allclose(
-            [pair.difference.low, pair.difference.high], np.quantile(drawn, [0.025, 0.975])
+            [pair.difference.low, pair.difference.high], student.ppf([0.025, 0.975])
         )
-        fewest = min((drawn <= 0).sum(), (drawn >= 0).sum())
-        assert pair.p["bootstrap"] == pytest.approx(min(1, 2 * (1 + fewest) / 501))
+        p = 2 * stats.t(SUBJECTS - 1).sf(abs(gap.mean() / error))
+        assert pair.p["bootstrap"] == pytest.approx(max(p, 2 * 0.5**SUBJECTS))
+
+
+def test_for_means_it_is_the_paired_t_test():
+    """Which holds what it promises however few the subjects; percentiles do not."""
+    rng = np.random.default_rng(4)
+    for subjects in (3, 6, 12, 40):
+        a, b = rng.standard_normal((2, subjects))
+        methods = {"a": [statistic(a)], "b": [statistic(b)]}
+        (pair, _) = family.analyse(methods, ("mean", "square"), subjects, draws=40_000).pairs
+        expected = stats.ttest_rel(a, b)
+        low, high = expected.confidence_interval(0.95)
+        width = high - low
+        assert pair.difference.low == pytest.approx(low, abs=0.02 * width)
+        assert pair.difference.high == pytest.approx(high, abs=0.02 * width)
+        assert pair.difference.p == pytest.approx(expected.pvalue, rel=0.05, abs=1e-4)
+
+
+def test_intervals_end_at_the_limits_and_one_subject_has_none():
+    values = {"a": [statistic(np.arange(9) > 0.5)]}
+    found = family.analyse(values, ("mean", "square"), 9, limits=(0.0, 1.0))
+    for interval in found.intervals["a"]:
+        assert 0 < interval.low < interval.estimate == pytest.approx(8 / 9) and interval.high == 1
+    (alone, _) = family.analyse({"a": [statistic(np.ones(1))]}, ("mean", "square"), 1).intervals[
+        "a"
+    ]
+    assert np.isnan([alone.low, alone.high, alone.p]).all()
+
+
+def test_draws_without_a_value_are_left_out_and_told():
+    values = np.array([[np.nan, 1.0], [2.0, 1.0], [4.0, 1.0]])
+    half, same = family.student(resampling.Drawn(np.array([3.0, 1.0]), values, 9))
+    error = np.sqrt(2) * np.sqrt(9 / 8)
+    assert half.high == pytest.approx(3 + stats.t(8).ppf(0.975) * error)
+    assert half.caution == "no value in 1 of 3 draws" and same.caution == ""
+    assert same.low == same.high == 1 and same.p == 0
 
 
 def test_holm_is_over_the_pairs_of_a_measure_and_a_test(found):
@@ -103,11 +142,6 @@ def test_three_subjects_that_agree_show_nothing():
     (pair, _) = family.analyse(methods, ("mean", "square"), 3).pairs
     assert pair.difference.high < 0 and pair.bars_disjoint
     assert pair.p["bootstrap"] == 0.25 and not pair.differs(family.PAIRED)
-
-
-@pytest.mark.parametrize("pairs", [1, 36, 45, 78, 300])
-def test_enough_draws_for_holm(pairs):
-    assert pairs * 2 / (family.draws_for(pairs) + 1) < 0.05
 
 
 def test_chosen_pairs_only(values):

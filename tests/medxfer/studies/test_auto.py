@@ -142,6 +142,23 @@ def test_the_run_has_the_weights_of_the_chosen_depth(tmp_path):
     assert [e.score for e in again[1].epochs] == [e.score for e in history.epochs]
 
 
+def test_depths_that_are_the_same_training_are_no_search(tmp_path, monkeypatch):
+    """Where the weights lack the last groups, tuning from any of them is one and the same."""
+    asked = []
+    monkeypatch.setattr(auto, "search", lambda depths, *rest, **_: asked.append(list(depths)))
+
+    def lacking():
+        built = build()
+        built.weights.new = ("fc3", "fc4")
+        return built
+
+    with pytest.raises(AttributeError):  # no choice was made
+        auto.fit(
+            lacking, *pipelines(), monitor=tiny.monitor, config=tiny.config(), run_dir=tmp_path
+        )
+    assert asked == [["fc3", "conv2", "conv1"]]
+
+
 def test_one_validation_subject_is_too_few(tmp_path):
     train, validation = pipelines()
     validation.subjects = ["s0"] * validation.num_examples

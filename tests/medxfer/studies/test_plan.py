@@ -38,6 +38,14 @@ def test_classic_methods_that_learn_nothing_are_run_once():
     assert sum(run.is_counterpart for run in make(counterpart_learns=False).runs) == 1
 
 
+def test_depths_that_are_the_same_training_are_done_once():
+    plan = make(new={"net": ["conv2", "fc3"]}, inits=[])
+    assert plan.methods == ("conv2", "conv1", "handcrafted")
+    assert len(plan.notes) == 1 and "fc3 would be the same training as conv2" in plan.notes[0]
+    assert plan.depths["net"] == ["conv2", "conv1"]
+    assert make(new={"net": ["fc3"]}).notes == make().notes == ()
+
+
 def test_several_networks_and_strategies():
     groups = {"a": ("conv", "head"), "b": ("block", "head")}
     plan = make(groups=groups, strategies=["lp_ft"], inits=[], shares=["1"], seeds=1)

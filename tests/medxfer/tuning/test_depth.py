@@ -41,6 +41,30 @@ def test_new_groups_take_the_new_rate_and_are_never_frozen(caplog):
     assert "fc6 has no pre-trained weights" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "new",
+    [("fc8",), (), ("fc6", "fc7", "fc8"), ("conv5", "fc6", "fc7", "fc8"), ("fc7", "fc8"), GROUPS],
+)
+def test_distinct_depths_are_those_with_other_rates(new):
+    """By the stages themselves: depths that are put together have the same, all others differ."""
+
+    def rates(name):
+        (stage,) = depth.stages(GROUPS, Config(app="cimt"), new=new, depth=name)
+        return tuple(stage.multipliers[group] for group in GROUPS)
+
+    found = depth.distinct(GROUPS, new)
+    named = [name for kept, others in found.items() for name in (*others, kept)]
+    assert named == list(reversed(GROUPS))
+    for kept, others in found.items():
+        assert all(rates(other) == rates(kept) for other in others)
+    assert len({rates(kept) for kept in found}) == len(found)
+
+
+def test_distinct_depths_of_some():
+    new = ("fc6", "fc7", "fc8")
+    assert depth.distinct(GROUPS, new, ["conv1", "fc8", "fc7"]) == {"fc7": ["fc8"], "conv1": []}
+
+
 def test_scratch_has_one_rate_although_everything_is_new():
     (stage,) = depth.stages(GROUPS, Config(app="cimt"), new=GROUPS, depth="scratch")
     assert set(stage.multipliers.values()) == {1}

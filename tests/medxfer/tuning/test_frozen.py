@@ -9,6 +9,7 @@ from data_prep.errors import UserError
 from medxfer.models import _groups
 from medxfer.tuning import frozen
 from tests.testing import tiny
+from tests.testing.networks import tiny_network
 
 FEATURES = np.random.default_rng(0).standard_normal((10, 2, 3)).astype(np.float32)
 
@@ -16,6 +17,11 @@ FEATURES = np.random.default_rng(0).standard_normal((10, 2, 3)).astype(np.float3
 def rows(order=range(10)):
     order = np.array(order)
     return [(order[i : i + 4], FEATURES[order[i : i + 4]]) for i in range(0, len(order), 4)]
+
+
+def on_disk(key, folder, compute=lambda keys: rows(), dtype="float32", bound=10**6, **options):
+    shapes = {key: FEATURES.shape}
+    return frozen.on_disk(compute, shapes, dtype, folder=folder, bound=bound, **options)
 
 
 @pytest.mark.parametrize(
@@ -39,9 +45,7 @@ def test_place(cache, need, where):
 def test_features_come_back_in_stream_order(tmp_path, dtype, tolerance):
     shuffled = [7, 2, 9, 0, 4, 1, 8, 3, 6, 5]
     memory = frozen.in_memory(lambda: rows(shuffled), FEATURES.shape, dtype)
-    disk = frozen.on_disk(
-        lambda: rows(shuffled), FEATURES.shape, dtype, folder=tmp_path, key="k", bound=10**6
-    )
+    disk = on_disk("k", tmp_path, lambda keys: rows(shuffled), dtype)
     for kept in (memory, disk):
         assert kept.dtype == dtype
         np.testing.assert_allclose(kept, FEATURES, atol=tolerance, rtol=0)
@@ -49,22 +53,21 @@ def test_features_come_back_in_stream_order(tmp_path, dtype, tolerance):
 
 
 def test_disk_is_read_not_computed_the_second_time(tmp_path):
-    def never():
+    def never(keys):
         raise AssertionError("computed again")
 
-    settings = {"folder": tmp_path, "key": "k", "bound": 10**6}
-    frozen.on_disk(rows, FEATURES.shape, "float32", **settings)
-    again = frozen.on_disk(never, FEATURES.shape, "float32", **settings)
+    on_disk("k", tmp_path)
+    again = on_disk("k", tmp_path, never)
     np.testing.assert_array_equal(again, FEATURES)
 
 
 def test_an_interrupted_computation_leaves_nothing(tmp_path):
-    def broken():
+    def broken(keys):
         yield rows()[0]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        frozen.on_disk(broken, FEATURES.shape, "float32", folder=tmp_path, key="k", bound=10**6)
+        on_disk("k", tmp_path, broken)
     assert not list(tmp_path.iterdir())
 
 
@@ -73,9 +76,7 @@ def test_stale_entries_go_oldest_first(tmp_path):
     now = time.time()
 
     def keep(key, age, bound, keep=()):
-        table = frozen.on_disk(
-            rows, FEATURES.shape, "float32", folder=tmp_path, key=key, bound=bound, keep=keep
-        )
+        table = on_disk(key, tmp_path, bound=bound, keep=keep)
         if table is not None:
             os.utime(tmp_path / f"{key}.npy", (now - age, now - age))
         return table
@@ -93,6 +94,27 @@ def test_stale_entries_go_oldest_first(tmp_path):
         os.utime(path, (now - age, now - age))
     keep("last", 0, 2 * size)
     assert not left_over.exists() and running.exists()
+
+
+def test_what_is_had_on_the_way_is_kept_if_there_is_room(tmp_path):
+    size = 128 + FEATURES.nbytes  # of a file: NumPy's header and the data
+    asked = []
+
+    def compute(keys):
+        asked.append(keys)
+        return [(i, *(x + len(key) for key in keys)) for i, x in rows()]
+
+    def make(*keys, bound):
+        shapes = dict.fromkeys(keys, FEATURES.shape)
+        return frozen.on_disk(compute, shapes, "float32", folder=tmp_path, bound=bound)
+
+    make("a", bound=3 * size)
+    found = make("bb", "a", "ccc", bound=3 * size)
+    np.testing.assert_array_equal(found, FEATURES + 2)
+    np.testing.assert_array_equal(frozen.read(tmp_path, "ccc"), FEATURES + 3)
+    make("dddd", "eeeee", bound=size)
+    assert asked == [["a"], ["bb", "ccc"], ["dddd"]]  # nothing twice; what is wanted comes first
+    assert [path.stem for path in tmp_path.iterdir()] == ["dddd"]
 
 
 def test_what_does_not_fit_the_dtype_is_refused():
@@ -121,3 +143,17 @@ def test_fingerprint_depends_on_weights_structure_and_facts():
     ]
     assert len(set(prints)) == len(prints)
     assert frozen.fingerprint(prefix(), *facts) == prints[0]
+
+
+def test_the_seed_of_the_first_weights_is_of_no_importance():
+    """Runs that differ in their seed alone share what pre-trained layers make."""
+
+    def prefix(seed):
+        model = tiny_network.build(2, seed=seed)
+        groups = _groups.layer_groups(model, tiny_network.LAYER_GROUPS)
+        part, _ = _groups.split_at(model, groups, "fc2")
+        for weight in part.weights:
+            weight.assign(np.ones(weight.shape, np.float32))
+        return part
+
+    assert frozen.fingerprint(prefix(1)) == frozen.fingerprint(prefix(2))
