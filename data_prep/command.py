@@ -9,6 +9,7 @@ import collections
 import contextlib
 import csv
 import dataclasses
+import functools
 import hashlib
 import json
 import logging as python_logging
@@ -21,14 +22,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from absl import app, flags, logging
 
-from data_prep import locks, splits
-from data_prep.errors import UserError
+from data_prep import locks, signals, splits
+from data_prep.errors import AGAIN, UserError, no_room
 
 if typing.TYPE_CHECKING:
     from data_prep.runner import Study, StudyResult
     from data_prep.shards import Layout
 
 FLAGS = flags.FLAGS
+RUNNERS = ("local", "beam")
+
 flags.disclaim_key_flags()  # the shared flags are those of the command that defines them
 
 
@@ -42,6 +45,10 @@ class Options:
         Dataset folder to write. The work folder is ``OUTPUT.partial`` beside it.
     key : bytes
         Key of the pseudonyms (see :func:`data_prep.splits.secret_key`).
+    runner : str
+        One of :data:`RUNNERS`.
+    runner_options : sequence of str
+        Options of Apache Beam, as on its command lines.
     link_table : path or None
         Table from original names to pseudonyms, for the owner of the data.
     parts : mapping or None
@@ -52,6 +59,8 @@ class Options:
     key: bytes
     seed: int = 0
     workers: int = 1
+    runner: str = "local"
+    runner_options: Sequence[str] = ()
     strict: bool = False
     link_table: pathlib.Path | None = None
     test_fraction: float = 0.5
@@ -131,7 +140,13 @@ def define_flags(*, test_fraction: float = 0.5, validation_fraction: float = 0.2
         "Processes; the result does not depend on it. Default: one a CPU core.",
         lower_bound=1,
     )
-    flags.DEFINE_enum("runner", "local", ["local"], "Where the work runs: on this machine.")
+    flags.DEFINE_enum(
+        "runner",
+        "local",
+        RUNNERS,
+        "Where the work runs: on this machine, or where Apache Beam runs it (extra 'beam'), whose "
+        "options follow after --, for instance -- --runner=FlinkRunner. The bytes are the same.",
+    )
     flags.DEFINE_bool(
         "strict",
         False,
@@ -177,6 +192,8 @@ def options() -> Options:
         key=splits.secret_key(FLAGS.pseudonym_key, FLAGS.seed),
         seed=FLAGS.seed,
         workers=FLAGS.workers,
+        runner=FLAGS.runner,
+        runner_options=runner_options(),
         strict=FLAGS.strict,
         link_table=pathlib.Path(FLAGS.link_table) if FLAGS.link_table else None,
         test_fraction=FLAGS.test_fraction,
@@ -187,7 +204,11 @@ def options() -> Options:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parse the flags and call ``main``; a user's error is one line on stderr and status 2."""
+    """Parse the flags and call ``main``.
+
+    A user's error is one line on stderr and status 2. Whoever is asked to end (SIGTERM) leaves with
+    status 75, :data:`data_prep.signals.RESUME`.
+    """
 
     def parsed(arguments: Sequence[str]) -> Sequence[str]:
         try:
@@ -203,22 +224,45 @@ def run(main: Callable[[], None]) -> None:
         handler.setFormatter(formatter)
         handler.addFilter(_concerns_the_user)
         try:
-            if len(arguments) > 1:
-                raise UserError(f"Unknown argument '{arguments[1]}': flags begin with '--'.")
-            main()
+            _check_arguments(arguments[1:])
+            with signals.terminable():
+                main()
         except UserError as error:
             print(f"Error: {error}", file=sys.stderr)
             sys.exit(2)
-        except OSError as error:
+        except Exception as error:
+            if reason := no_room(error):
+                print(f"Error: {reason}. {AGAIN}", file=sys.stderr)
+                sys.exit(2)
+            if not isinstance(error, OSError):
+                raise
             place = f": {error.filename}" if error.filename else ""
             print(f"Error: {error.strerror or error}{place}.", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print("Interrupted. The same command goes on from here.", file=sys.stderr)
             sys.exit(130)
+        except signals.Terminated:
+            print("Asked to end. The same command goes on from here.", file=sys.stderr)
+            sys.exit(signals.RESUME)
 
     logging.set_verbosity(logging.INFO)  # unless --verbosity says otherwise
     app.run(guarded, flags_parser=parsed)
+
+
+def runner_options() -> tuple[str, ...]:
+    """What follows ``--`` on the command line."""
+    return tuple(sys.argv[sys.argv.index("--") + 1 :]) if "--" in sys.argv else ()
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raise UserError for what is no flag, unless it is meant for Beam."""
+    meant = runner_options() if "runner" in FLAGS and FLAGS.runner == "beam" else ()
+    if tuple(arguments) != meant:
+        hint = "flags begin with '--'"
+        if "runner" in FLAGS and tuple(arguments) == runner_options():
+            hint = "what follows -- is for --runner=beam"
+        raise UserError(f"Unknown argument '{arguments[0]}': {hint}.")
 
 
 def _concerns_the_user(record: python_logging.LogRecord) -> bool:
@@ -291,13 +335,12 @@ def prepare(
         reused = prep is not None
         if prep is None:
             kept = assets(work) if assets else None
-            spills, skipped = runner.run(
+            spills, skipped = _runner(options)(
                 function,
                 studies,
                 work,
                 extras=layout.extras,
                 tokens=tokens,
-                workers=options.workers,
                 strict=options.strict,
             )
             details = {cases[failed.study.name]: failed.detail for failed in skipped}
@@ -324,6 +367,16 @@ def prepare(
         shutil.rmtree(work, ignore_errors=True)
     names = {case: name for name, case in cases.items()}
     return Prepared(options.output, prep, reused, names, details, options.link_table)
+
+
+def _runner(options: Options) -> Callable:
+    if options.runner == "beam":
+        from data_prep import beam_runner
+
+        return functools.partial(beam_runner.run, options=options.runner_options)
+    from data_prep import runner
+
+    return functools.partial(runner.run, workers=options.workers)
 
 
 def _alone(output: pathlib.Path, work: pathlib.Path) -> contextlib.AbstractContextManager:

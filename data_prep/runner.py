@@ -1,8 +1,9 @@
-"""Where the work runs: studies to results on disk, in this process or in a pool of processes.
+"""Studies to results on disk, in this process or in a pool of processes of this machine.
 
 The work on one study is a pure function ``study -> StudyResult``. Its result is *spilled*: written
 to the work folder under a name that is a hash of the study's source bytes, the settings and the
-schema version. A run that was interrupted finds those files and does not redo the studies.
+schema version. A run that was interrupted finds those files and does not redo the studies. The same
+goes for other places where the work may run (:mod:`data_prep.beam_runner`).
 """
 
 import collections
@@ -19,6 +20,7 @@ import signal
 import sys
 import threading
 import traceback
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
@@ -26,9 +28,7 @@ from absl import logging
 from tqdm import tqdm
 
 from data_prep import records
-from data_prep.errors import UserError
-
-RUNNERS = ("local",)
+from data_prep.errors import AGAIN, OutputError, UserError, no_room
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,11 +111,20 @@ class Skipped:
     """A study that could not be used.
 
     ``reason`` is for the dataset: original names are taken out. ``detail`` is for the terminal.
+    ``settled``: another try would end in the same way.
     """
 
     study: Study
     reason: str
     detail: str
+    settled: bool = False
+
+
+#: Why a study failed whose process ended without a word.
+DIED = "the process that worked on it died, perhaps for want of memory"
+
+Job = tuple[Study, str]  # and its token
+Work = Callable[[Job], Skipped | None]
 
 
 def tokens(studies: Sequence[Study], settings: Mapping, workers: int) -> list[str]:
@@ -162,17 +171,10 @@ def run(
     Raises
     ------
     UserError
-        If a study cannot be used and ``strict`` is set.
+        If a study cannot be used and ``strict`` is set, or there is no room for the results.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    jobs = [
-        (study, token)
-        for study, token in zip(studies, tokens, strict=True)
-        if Spill.load(folder, token) is None
-    ]
-    if len(jobs) < len(studies):
-        logging.info("%d of %d studies were done before.", len(studies) - len(jobs), len(studies))
-    work = functools.partial(_work, function=function, folder=folder, extras=dict(extras))
+    jobs = pending(studies, tokens, folder)
+    work = functools.partial(work_on, function=function, folder=folder, extras=dict(extras))
     done = map(work, jobs) if workers == 1 else _pooled(work, jobs, min(workers, len(jobs)))
     failed: dict[str, Skipped] = {}
     with tqdm(total=len(jobs), unit="study", disable=not sys.stderr.isatty()) as bar:
@@ -183,9 +185,37 @@ def run(
                     logging.INFO, "%d of %d studies done.", 30, count, len(jobs)
                 )
             if failure is not None:
-                if strict:
-                    raise UserError(f"{failure.study.name} cannot be used: {failure.detail}")
                 failed[failure.study.name] = failure
+                if strict:
+                    refuse(failure)
+    return outcome(studies, tokens, folder, failed)
+
+
+def pending(studies: Sequence[Study], tokens: Sequence[str], folder: pathlib.Path) -> list[Job]:
+    """Studies whose spill is not yet in ``folder``, which is made if need be, with their tokens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (study, token)
+        for study, token in zip(studies, tokens, strict=True)
+        if Spill.load(folder, token) is None
+    ]
+    if len(jobs) < len(studies):
+        logging.info("%d of %d studies were done before.", len(studies) - len(jobs), len(studies))
+    return jobs
+
+
+def refuse(failure: Skipped) -> None:
+    """Raise UserError for a study that cannot be used."""
+    raise UserError(f"{failure.study.name} cannot be used: {failure.detail}")
+
+
+def outcome(
+    studies: Sequence[Study],
+    tokens: Sequence[str],
+    folder: pathlib.Path,
+    failed: Mapping[str, Skipped],
+) -> tuple[list[Spill], list[Skipped]]:
+    """Spills and skipped studies, in the order of the studies; ``failed`` by name."""
     spills = [Spill.load(folder, token) for token in tokens]
     return (
         [spill for spill in spills if spill is not None],
@@ -229,20 +259,28 @@ def _plain(value: object) -> object:
     return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
-def _work(
-    job: tuple[Study, str],
+def work_on(
+    job: Job,
     function: Callable[[Study], StudyResult],
     folder: pathlib.Path,
     extras: Mapping[str, str],
 ) -> Skipped | None:
-    """Work on one study and spill the result; say why if it cannot be used."""
+    """Work on one study and spill the result; say why if it cannot be used.
+
+    Raises
+    ------
+    OutputError
+        If the result cannot be written, for want of room.
+    """
     study, token = job
     try:
         result = function(study)
         _spill(result, study, folder, token, extras)
     except UserError as error:
-        return Skipped(study, _without_names(str(error), study), str(error))
+        return Skipped(study, _without_names(str(error), study), str(error), settled=True)
     except Exception as error:  # whatever one study does, the others go on
+        if reason := no_room(error):
+            raise OutputError(f"{folder}: {reason}. {AGAIN}") from error
         where = traceback.extract_tb(error.__traceback__)[-1]
         kind = type(error).__name__
         detail = f"{kind}: {error} ({pathlib.Path(where.filename).name}, line {where.lineno})"
@@ -260,24 +298,28 @@ def _spill(
 ) -> None:
     index: dict[str, dict[str, list]] = {}
     path = folder / f"{token}.records"
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        for kind, examples in result.examples.items():
-            entry = index[kind] = {"key": [], "label": [], "length": []}
-            for example in examples:
-                entry["key"].append(example.key)
-                entry["label"].append(int(example.label))
-                entry["length"].append(file.write(records.encode(example, extras)))
-    partial.replace(path)
-    content = {
-        "case": result.case,
-        "subject": result.subject,
-        "truth": result.truth,
-        "mended": [_without_names(note, study) for note in result.mended],
-        "index": index,
-    }
-    partial.write_text(json.dumps(content, allow_nan=False))
-    partial.replace(path.with_suffix(".json"))  # last: this file says that the spill is whole
+    # Numbers of processes are those of one machine, and several may work in a folder.
+    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            for kind, examples in result.examples.items():
+                entry = index[kind] = {"key": [], "label": [], "length": []}
+                for example in examples:
+                    entry["key"].append(example.key)
+                    entry["label"].append(int(example.label))
+                    entry["length"].append(file.write(records.encode(example, extras)))
+        partial.replace(path)
+        content = {
+            "case": result.case,
+            "subject": result.subject,
+            "truth": result.truth,
+            "mended": [_without_names(note, study) for note in result.mended],
+            "index": index,
+        }
+        partial.write_text(json.dumps(content, allow_nan=False))
+        partial.replace(path.with_suffix(".json"))  # last: this file says that the spill is whole
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _without_names(text: str, study: Study) -> str:
@@ -292,14 +334,14 @@ def _without_names(text: str, study: Study) -> str:
 
 
 def _pooled(
-    work: Callable[[tuple[Study, str]], Skipped | None],
-    jobs: Iterable[tuple[Study, str]],
+    work: Work,
+    jobs: Iterable[Job],
     workers: int,
 ) -> Iterator[Skipped | None]:
     """Results as they come. A process that dies costs one study, not the run."""
     waiting = collections.deque(jobs)
     while waiting:
-        running: dict[concurrent.futures.Future, tuple[Study, str]] = {}
+        running: dict[concurrent.futures.Future, Job] = {}
         pool = _pool(workers)
         try:
             while waiting or running:
@@ -318,15 +360,12 @@ def _pooled(
             pool.shutdown(cancel_futures=True)
 
 
-def _alone(
-    work: Callable[[tuple[Study, str]], Skipped | None], job: tuple[Study, str]
-) -> Skipped | None:
+def _alone(work: Work, job: Job) -> Skipped | None:
     with _pool(1) as pool:
         try:
             return pool.submit(work, job).result()
         except BrokenProcessPool:
-            reason = "the process that worked on it died, perhaps for want of memory"
-            return Skipped(job[0], reason, reason)
+            return Skipped(job[0], DIED, DIED)
 
 
 def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:

@@ -2,13 +2,14 @@
 
 In ``checkpoints/`` of the run folder, while training runs::
 
-    last.npz       what moves in the stage, and the optimizer, after some whole epoch
+    last.npz       what moves in the stage, and the optimizer, after some step
     best-N.npz     the moving weights after epoch N, the stage's best by then
     stage-I.npz    the frozen variables of stage I
 
 and when it has ended only ``best.weights.h5`` (Keras' format: ``model.load_weights`` reads it) and
-``history.json``. They are written at most twice a minute, and what is frozen once a stage, so that
-short epochs are not spent writing. Every file appears whole or not at all.
+``history.json``. They are written after an epoch, at most twice a minute, within one that is long,
+and when the process is asked to end; what is frozen once a stage, so that short epochs are not
+spent writing. Every file appears whole or not at all.
 """
 
 import json
@@ -23,6 +24,7 @@ import numpy as np
 from data_prep.errors import UserError
 
 SECONDS = 30.0  # at least, from one checkpoint to the next
+LONG = 600.0  # at most, also where an epoch takes longer
 
 _META = "meta"
 
@@ -50,18 +52,28 @@ class Checkpoints:
         """Whether this process should write now."""
         return self._writes and time.monotonic() - self._written >= SECONDS
 
+    @property
+    def overdue(self) -> bool:
+        """Whether this process should write now although the epoch has not ended."""
+        return self._writes and time.monotonic() - self._written >= LONG
+
     def save(
         self, name: str, arrays: Sequence[keras.Variable | np.ndarray], meta: Mapping | None = None
     ) -> None:
-        """Write ``name.npz``: arrays in order, and ``meta`` (JSON)."""
+        """Write ``name.npz``: arrays in order, and ``meta`` (JSON); only where this one writes."""
+        if not self._writes:
+            return
         named = {f"{i:04d}": keras.ops.convert_to_numpy(a) for i, a in enumerate(arrays)}
         text = np.frombuffer(json.dumps(dict(meta or {})).encode(), np.uint8)
         partial = self.folder / f"{name}.partial"
-        with partial.open("wb") as file:
-            np.savez(file, **{_META: text}, **named)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.folder / f"{name}.npz")
+        try:
+            with partial.open("wb") as file:
+                np.savez(file, **{_META: text}, **named)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.folder / f"{name}.npz")
+        finally:
+            partial.unlink(missing_ok=True)  # where it could not be written
         self._written = time.monotonic()
 
     def exists(self, name: str) -> bool:
@@ -96,7 +108,9 @@ class Checkpoints:
             variable.assign(array)
 
     def keep_only(self, *names: str) -> None:
-        """Delete every other ``.npz``."""
+        """Delete every other ``.npz``; only where this one writes."""
+        if not self._writes:
+            return
         for path in self.folder.glob("*.npz"):
             if path.stem not in names:
                 path.unlink()
@@ -106,8 +120,11 @@ class Checkpoints:
         if not self._writes:
             return
         partial = self.folder / "partial.weights.h5"
-        model.save_weights(partial)
-        partial.replace(self.folder / "best.weights.h5")
+        try:
+            model.save_weights(partial)
+            partial.replace(self.folder / "best.weights.h5")
+        finally:
+            partial.unlink(missing_ok=True)
         text = self.folder / "history.partial"
         text.write_text(json.dumps(list(history), indent=2) + "\n")
         text.replace(self.folder / "history.json")

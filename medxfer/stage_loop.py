@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from data_prep import signals
 from data_prep.errors import UserError
 from medxfer import batches, distribution, outputs
 from medxfer.checkpoints import Checkpoints
@@ -24,6 +25,9 @@ from medxfer.tuning import adaptive, frozen, head
 from medxfer.tuning.freezing import freeze
 from medxfer.tuning.optimizer import for_stage
 from medxfer.tuning.stages import Stage
+
+#: With several processes: steps from one exchange of who was asked to end to the next.
+_AGREE = 16
 
 Groups = Mapping[str, Sequence[keras.Layer]]
 Monitor = Callable[[np.ndarray, np.ndarray], float]
@@ -48,7 +52,12 @@ class Progress:
     """Where a run stands, for its last checkpoint."""
 
     stage: int = 0
+    name: str = ""  # of the stage
+    begun: bool = False  # the stage has a checkpoint
     epoch: int = 0  # the next one, within the stage
+    step: int = 0  # the next one, within that epoch
+    losses: list[float] = dataclasses.field(default_factory=list)  # of its steps so far
+    factors: dict[str, float] = dataclasses.field(default_factory=dict)  # of an adaptive stage
     best: str = ""  # name of the checkpoint with the stage's best weights
     score: float = -math.inf
     waited: int = 0  # epochs since the best one
@@ -83,6 +92,7 @@ class StageLoop:
     def __init__(self, run: Run, stage: Stage, progress: Progress) -> None:
         config, strategy = run.config, run.strategy
         self._run, self._stage, self._progress = run, stage, progress
+        progress.name = stage.name
         freeze(run.groups, stage, synchronized=strategy.num_replicas_in_sync > 1)
         first = next(group for group in run.groups if not stage.frozen(group))
         prefix, suffix = _groups.split_at(run.model, run.groups, first)
@@ -98,12 +108,12 @@ class StageLoop:
         self._moving = [*suffix.variables, *optimizer.variables]
         self._weights = suffix.weights
         self._best: list[np.ndarray] = []
-        self._factors: dict[str, float] = {}
-        if progress.epoch:
+        self._losses: list[float | tf.Tensor] = []  # of the steps of this epoch
+        if progress.begun:
             run.checkpoints.load(progress.frozen, self._frozen)
             run.checkpoints.load("last", self._moving)
-            self._best = run.checkpoints.read(progress.best)
-        if progress.epoch or not progress.history:
+            self._best = run.checkpoints.read(progress.best) if progress.best else []
+        if progress.begun or not progress.history:
             distribution.decorrelate_seeds(strategy, run.model)
 
         def before(x):
@@ -137,29 +147,56 @@ class StageLoop:
         self._logits = Inference(strategy, logits, config.batch_size)
 
     def run(self) -> None:
-        """Train until the epochs or the patience end; the model then has the best weights."""
+        """Train until the epochs or the patience end; the model then has the best weights.
+
+        Raises
+        ------
+        Terminated
+            If the process was asked to end; a checkpoint then says where to go on.
+        """
         stage, progress = self._stage, self._progress
         while progress.epoch < stage.epochs and progress.waited < (stage.patience or math.inf):
-            epoch = self._epoch()
-            progress.epoch += 1
-            progress.waited += 1
-            progress.history.append(dataclasses.asdict(epoch))
-            if epoch.best:
-                progress.waited, progress.score = 0, epoch.score
-                progress.best = f"best-{epoch.number}"
-                self._best = [keras.ops.convert_to_numpy(weight) for weight in self._weights]
-            if self._run.checkpoints.due:
-                self._save()
-            self._report(epoch)
-            self._run.on_epoch_end(epoch)
+            with signals.deferred() as self._asked:
+                epoch = self._epoch()
+                progress.epoch += 1
+                progress.step, progress.losses, self._losses = 0, [], []
+                progress.waited += 1
+                progress.history.append(dataclasses.asdict(epoch))
+                if epoch.best:
+                    progress.waited, progress.score = 0, epoch.score
+                    progress.best = f"best-{epoch.number}"
+                    self._best = [keras.ops.convert_to_numpy(weight) for weight in self._weights]
+                if self._run.checkpoints.due:
+                    self._save()
+                self._report(epoch)
+                self._run.on_epoch_end(epoch)
+                self._end_if_asked()
         for weight, value in zip(self._weights, self._best, strict=True):
             weight.assign(value)
+
+    def _end_if_asked(self, count: int = 0) -> None:
+        """Save and end if a process was asked to; all processes call this after the same step.
+
+        ``count``: of the step; with several processes, which have to agree, only some are used.
+        """
+        strategy = self._run.strategy
+        if distribution.process(strategy)[1] > 1:
+            if count % _AGREE:
+                return
+            mine = np.array([self._asked()], np.float32)
+            asked = distribution.sum_over_processes(strategy, mine)[0] > 0
+        else:
+            asked = self._asked()
+        if asked:
+            self._save()
+            raise signals.Terminated
 
     def _save(self) -> None:
         """Write a checkpoint. The last file completes it and names the others."""
         progress, checkpoints = self._progress, self._run.checkpoints
+        progress.begun, progress.losses = True, [float(value) for value in self._losses]
         for name, arrays in ((progress.frozen, self._frozen), (progress.best, self._best)):
-            if not checkpoints.exists(name):
+            if name and not checkpoints.exists(name):
                 checkpoints.save(name, arrays)
         checkpoints.save("last", self._moving, dataclasses.asdict(progress))
         checkpoints.keep_only("last", progress.frozen, progress.best)
@@ -170,15 +207,17 @@ class StageLoop:
 
     def _epoch(self) -> Epoch:
         """Train and validate once."""
-        number, train = len(self._progress.history), self._train
+        number, train, progress = len(self._progress.history), self._train, self._progress
         rate, started = 0.0, time.perf_counter()
         if self._solved:
             loss, images = self._solve()
         else:
-            rate = self._stage.rate(self._progress.epoch, self._run.config.gamma)
+            rate = self._stage.rate(progress.epoch, self._run.config.gamma)
             self._optimizer.learning_rate = rate
-            self._factors = self._adapt(number) if self._stage.adaptive else {}
-            loss, images = self._descend(number, rate), train.steps * train.batch
+            if not progress.step:
+                progress.factors = self._adapt(number) if self._stage.adaptive else {}
+            images = (train.steps - progress.step) * train.batch
+            loss = self._descend(number, rate)
         seconds = time.perf_counter() - started
         labels, logits = self._validation.labels, self._validation_logits()
         validation_loss = outputs.mean_loss(logits, labels)
@@ -202,13 +241,19 @@ class StageLoop:
         )
 
     def _descend(self, number: int, rate: float) -> float:
-        """One pass of gradient steps; the mean loss."""
-        train, losses = self._train, []
-        for x, y in batches.bar(train.epoch(number), self._where, train.steps):
-            losses.append(self._step(x, y))
+        """One pass of gradient steps, or what is left of it; the mean loss."""
+        train, progress = self._train, self._progress
+        self._losses = list(progress.losses)
+        steps = itertools.islice(train.epoch(number), progress.step, None)
+        for x, y in batches.bar(steps, self._where, train.steps - progress.step):
+            self._losses.append(self._step(x, y))
             # One step late, so that a GPU has the next one to work on meanwhile.
-            self._require_finite(losses[-2:][0], rate)
-        loss = float(np.mean([float(value) for value in losses]))
+            self._require_finite(self._losses[-2:][0], rate)
+            progress.step += 1
+            if self._run.checkpoints.overdue:
+                self._save()
+            self._end_if_asked(progress.step)
+        loss = float(np.mean([float(value) for value in self._losses]))
         self._require_finite(loss, rate)
         return loss
 
@@ -276,8 +321,10 @@ class StageLoop:
         shape = len(self._validation.labels), self._run.model.output_shape[-1]
         logits = np.zeros(shape, np.float32)
         steps = -(-len(self._validation.labels) // self._run.config.batch_size)
-        for rows, x in batches.bar(self._validation.ordered(), "validation", steps):
+        ordered = batches.bar(self._validation.ordered(), "validation", steps)
+        for count, (rows, x) in enumerate(ordered, 1):
             logits[rows] = self._logits(x)
+            self._end_if_asked(count)
         return distribution.sum_over_processes(self._run.strategy, logits)
 
     def _require_finite(self, loss: float | tf.Tensor, rate: float) -> None:
@@ -308,5 +355,5 @@ class StageLoop:
         }
         for group, multiplier in self._stage.multipliers.items():
             values[f"rate/{group}"] = epoch.rate * multiplier
-        values |= {f"factor/{path}": value for path, value in self._factors.items()}
+        values |= {f"factor/{path}": value for path, value in self._progress.factors.items()}
         self._run.board.scalars(values, epoch.number)

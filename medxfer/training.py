@@ -60,8 +60,9 @@ def fit(
     ``config.cache`` says. Moments of batch normalisation, where they are those of the batch, are
     taken over the global batch.
 
-    An interrupted run goes on from the last checkpoint, written after a whole epoch, to the same
-    weights as without the interruption; a run that came to its end is loaded.
+    An interrupted run goes on from the last checkpoint to the same weights as without the
+    interruption; a run that came to its end is loaded. A process that is asked to end (SIGTERM)
+    writes a checkpoint first, with several processes soon after any of them is asked.
 
     Parameters
     ----------
@@ -97,6 +98,8 @@ def fit(
     UserError
         If training diverges, the score is not a number, the batch cannot be divided among the
         replicas, labels are no classes, or checkpoints belong to another run or are not shared.
+    Terminated
+        If the process was asked to end.
     """
     strategy = strategy or distribution.strategy("one")
     for stage in stages:
@@ -157,13 +160,15 @@ def _resume(checkpoints: Checkpoints, stages: Sequence[Stage]) -> Progress:
     if not checkpoints.exists("last"):
         return Progress()
     progress = Progress(**checkpoints.meta("last"))
-    name = progress.history[-1]["stage"]
-    if progress.stage >= len(stages) or stages[progress.stage].name != name:
+    if progress.stage >= len(stages) or stages[progress.stage].name != progress.name:
         raise UserError(
-            f"{checkpoints.folder} belongs to a run of other stages (it stands in {name}). "
-            "Give this run another name with --run."
+            f"{checkpoints.folder} belongs to a run of other stages (it stands in "
+            f"{progress.name}). Give this run another name with --run."
         )
-    logging.info("Going on after epoch %d of stage %s.", progress.epoch, name)
+    logging.info(
+        "Going on in stage %s after epoch %d, step %d.",
+        progress.name, progress.epoch, progress.step,
+    )  # fmt: skip
     return progress
 
 
@@ -171,9 +176,9 @@ def _require_same(
     strategy: tf.distribute.Strategy, progress: Progress, run_dir: pathlib.Path
 ) -> None:
     """Raise UserError unless all processes stand at the same place: they would wait for ever."""
-    epochs = len(progress.history)
-    total = distribution.sum_over_processes(strategy, np.array([epochs], np.float32))[0]
-    if total != epochs * distribution.process(strategy)[1]:
+    place = np.array([len(progress.history), progress.step], np.float32)
+    total = distribution.sum_over_processes(strategy, place)
+    if np.any(total != place * distribution.process(strategy)[1]):
         raise UserError(
             f"The processes find different checkpoints in {run_dir}: give --output a folder that "
             "all machines share."

@@ -27,6 +27,7 @@ Command = Callable[[StudyFolder, Planned], list[str]]
 
 CHILD = (sys.executable, "-m", "medxfer.studies.child")
 
+_GRACE = 20.0  # seconds that runs have to save their state when the study ends early
 _LINES = 30  # of a failed run's log that are kept
 
 
@@ -289,6 +290,13 @@ class _Executor:
         active.log.close()
 
     def _stop(self) -> None:
+        for active in self._active.values():
+            active.process.terminate()  # they write a checkpoint
+        end = time.monotonic() + _GRACE
+        while time.monotonic() < end and any(
+            active.process.poll() is None for active in self._active.values()
+        ):
+            time.sleep(self._poll)
         for active in list(self._active.values()):
             self._close(active)
             active.claim.end()

@@ -1,0 +1,116 @@
+"""Training that is asked to end, or dies within a long epoch, goes on to the same weights."""
+
+import dataclasses
+import os
+import signal
+
+import pytest
+
+from data_prep import signals
+from medxfer import checkpoints
+from tests.medxfer.test_training import STAGES, assert_same_weights, fit
+from tests.testing import tiny
+
+
+class Died(Exception):
+    pass
+
+
+@dataclasses.dataclass
+class Fateful(tiny.Pipeline):
+    """Something happens when a batch of this number, over the whole run, is asked for."""
+
+    at: int = 10**9
+    happen: object = None
+
+    def _batches(self, order, size):
+        for batch in super()._batches(order, size):
+            if self.reads == self.at:
+                self.happen()
+            yield batch
+
+
+def ask():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def die():
+    raise Died
+
+
+def parts(happen=None, train=10**9, validation=10**9):
+    """The usual parts; five steps an epoch, three batches of validation."""
+    return [
+        Fateful(part.images, part.labels, at=at, happen=happen)
+        for part, at in zip(tiny.pipelines(), (train, validation), strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Uninterrupted runs, by their settings."""
+    made = {}
+
+    def run(**how):
+        name = how.get("tune", "stages")
+        if name not in made:
+            made[name] = fit(tmp_path_factory.mktemp(name), parts=parts(), **how)
+        return made[name]
+
+    return run
+
+
+def same(found, expected):
+    assert_same_weights(found[0], expected[0])
+    timeless = [
+        [dataclasses.replace(epoch, images_per_second=0) for epoch in history.epochs]
+        for _, history in (found, expected)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+@pytest.mark.parametrize(
+    ("tune", "where"),
+    [
+        ("conv1", {"train": 3}),  # in the first epoch
+        ("conv1", {"train": 5}),  # in its last step
+        ("conv1", {"train": 9}),  # in the second one
+        ("conv1", {"validation": 5}),  # in its validation
+        ("two stages", {"train": 17}),  # in the first epoch of the second stage
+        ("auto_rgn", {"train": 10}),  # with factors and momenta that the epoch began with
+    ],
+)
+def test_who_is_asked_to_end_saves_and_goes_on(tmp_path, whole, tune, where):
+    how = {"stages": STAGES} if tune == "two stages" else {"tune": tune}
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(signals.Terminated):
+        fit(tmp_path / "run", parts=parts(ask, **where), **how)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (tmp_path / "run" / "checkpoints" / "last.npz").is_file()
+    same(fit(tmp_path / "run", parts=parts(), **how), whole(**how))
+
+
+def test_a_long_epoch_is_saved_on_the_way(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(checkpoints, "LONG", 0)
+    with pytest.raises(Died):
+        fit(tmp_path / "run", parts=parts(die, train=14))
+    kept = checkpoints.Checkpoints(tmp_path / "run" / "checkpoints").meta("last")
+    assert (kept["epoch"], kept["step"]) == (2, 3)
+    same(fit(tmp_path / "run", parts=parts()), whole(tune="conv1"))
+
+
+def test_a_signal_at_the_end_is_obeyed_when_the_block_ends():
+    with pytest.raises(signals.Terminated), signals.deferred() as asked:
+        assert not asked()
+        ask()
+        assert asked()
+    with signals.deferred() as asked:
+        pass
+
+
+def test_within_a_command_a_signal_is_obeyed_at_once():
+    reached = []
+    with pytest.raises(signals.Terminated), signals.terminable():
+        ask()
+        reached.append("more")
+    assert not reached
