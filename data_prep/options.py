@@ -1,0 +1,92 @@
+"""What preparing data is told, and what it tells afterwards."""
+
+import dataclasses
+import pathlib
+from collections.abc import Collection, Mapping, Sequence
+
+from data_prep import splits
+
+#: Where the work on studies runs: on this machine, or where Apache Beam runs it.
+RUNNERS = ("local", "beam")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The shared flags as values, so that code can prepare data without a command line.
+
+    Attributes
+    ----------
+    output : path
+        Dataset folder to write. The work folder is ``OUTPUT.partial`` beside it.
+    key : bytes
+        Key of the pseudonyms (see :func:`data_prep.splits.secret_key`).
+    runner : str
+        One of :data:`RUNNERS`.
+    runner_options : sequence of str
+        Options of Apache Beam, as on its command lines.
+    link_table : path or None
+        Table from original names to pseudonyms, for the owner of the data.
+    parts : mapping or None
+        Subject pseudonym -> "train", "validation" or "test", where that is already decided.
+    """
+
+    output: pathlib.Path
+    key: bytes
+    seed: int = 0
+    workers: int = 1
+    runner: str = "local"
+    runner_options: Sequence[str] = ()
+    strict: bool = False
+    link_table: pathlib.Path | None = None
+    test_fraction: float = 0.5
+    validation_fraction: float = 0.2
+    folds: int | None = None
+    fold: int | None = None
+    parts: Mapping[str, str] | None = None
+
+    def split_settings(self) -> dict:
+        """Settings that decide who is in which split, and in what order."""
+        return {
+            name: getattr(self, name)
+            for name in ("seed", "test_fraction", "validation_fraction", "folds", "fold")
+        }
+
+    def assign(self, subjects: Collection[str]) -> dict[str, str]:
+        """Subject -> part: as decided, else by :func:`data_prep.splits.assign`."""
+        if self.parts is not None:
+            return {subject: self.parts[subject] for subject in subjects}
+        return splits.assign(
+            subjects,
+            f"split {self.seed}",
+            self.test_fraction,
+            self.validation_fraction,
+            self.folds,
+            self.fold,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What :func:`data_prep.command.prepare` did.
+
+    Attributes
+    ----------
+    output : path
+    prep : dict
+        Content of ``prep.json``.
+    reused : bool
+        The dataset was complete before.
+    names : dict
+        Case pseudonym -> original name: for the terminal only.
+    details : dict
+        Case pseudonym -> why the study was skipped, original names included: for the terminal only.
+        Empty when the dataset was complete before.
+    link_table : path or None
+    """
+
+    output: pathlib.Path
+    prep: dict
+    reused: bool
+    names: Mapping[str, str]
+    details: Mapping[str, str]
+    link_table: pathlib.Path | None
