@@ -1,6 +1,6 @@
 """Do the intervals hold what they promise, and do the paired tests cry wolf?
 
-    python benchmarks/coverage.py --studies=500 --subjects=10,22,40
+    python benchmarks/coverage.py --studies=500 --subjects=5,10,22,40
 
 Studies are simulated: subjects differ in how hard they are, the units of a subject are alike, and
 two methods see the same units, so their scores go together. For each number of subjects:
@@ -11,6 +11,9 @@ two methods see the same units, so their scores go together. For each number of 
 * false positives: the share of studies in which a paired test finds a difference (p < .05) between
   two methods that are equally good.
 
+Each for percentiles of the bootstrap, as runs report them, and for Student's t times its standard
+error, as studies do (:mod:`medxfer.evaluation.family`).
+
 True values come from one simulated study of very many subjects.
 """
 
@@ -19,12 +22,12 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from medxfer.evaluation import compare, family, froc, intervals, resampling, roc
+from medxfer.evaluation import compare, family, froc, resampling, roc
 from medxfer.evaluation.marks import Marks
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("studies", 500, "Simulated studies of each kind.")
-flags.DEFINE_list("subjects", ["10", "22", "40"], "Numbers of test subjects.")
+flags.DEFINE_list("subjects", ["5", "10", "22", "40"], "Numbers of test subjects.")
 flags.DEFINE_integer("units", 24, "Units (frames, candidates, regions) of a subject.")
 flags.DEFINE_float("within", 0.3, "Share of a score's variance that is the subject's own.")
 flags.DEFINE_integer("draws", 1000, "Draws of the bootstrap.")
@@ -84,10 +87,15 @@ def error(rng: np.random.Generator, subjects: int, gap: float) -> list:
     return [lambda weights, v=v: (weights @ v / weights.sum(axis=1))[:, None] for v in values]
 
 
-KINDS: dict[str, tuple[Simulation, tuple[str, ...]]] = {
-    "ROC": (area, (f"sensitivity at FPR {RATE:g}", "AUC")),
-    "FROC": (free_response, (f"sensitivity at {PER_IMAGE:g} FP", f"area to {PER_IMAGE:g} FP")),
-    "error": (error, ("mean error",)),
+#: Simulation, names of the figures of merit, and between what they lie.
+KINDS: dict[str, tuple[Simulation, tuple[str, ...], tuple[float, float]]] = {
+    "ROC": (area, (f"sensitivity at FPR {RATE:g}", "AUC"), (0.0, 1.0)),
+    "FROC": (
+        free_response,
+        (f"sensitivity at {PER_IMAGE:g} FP", f"area to {PER_IMAGE:g} FP"),
+        (0.0, 1.0),
+    ),
+    "error": (error, ("mean error",), (0.0, np.inf)),
 }
 
 
@@ -101,26 +109,29 @@ def true_values(simulate: Simulation, gap: float) -> np.ndarray:
     return np.mean(parts, axis=0)
 
 
-def coverage(simulate: Simulation, merits: tuple[str, ...], subjects: int, gap: float) -> dict:
-    """Share of studies whose interval holds the truth, and whose tests find a difference."""
+def coverage(
+    simulate: Simulation, limits: tuple[float, float], subjects: int, gap: float
+) -> np.ndarray:
+    """Shares of studies, (2 ways, 3, Q): interval of one method and of the difference hold the
+    truth; the paired test finds a difference. Ways: percentiles, Student's t."""
     truth = true_values(simulate, gap)
-    held = np.zeros((2, len(merits)))
-    found = np.zeros(len(merits))
+    counts = np.zeros((2, 3, truth.shape[1]))
     for study in range(FLAGS.studies):
         rng = np.random.default_rng([FLAGS.seed, study])
-        first, second = simulate(rng, subjects, gap)
-        result = family.analyse(
-            {"first": [first], "second": [second]}, merits, subjects, draws=FLAGS.draws, seed=study
+        statistics = dict(enumerate(simulate(rng, subjects, gap)))
+        drawn = resampling.resample(statistics, subjects, draws=FLAGS.draws, seed=study)
+        gaps = drawn[0].minus(drawn[1])
+        ways = (
+            (drawn[0].intervals(), gaps.intervals(), 0.0),
+            (family.student(drawn[0], limits), family.student(gaps), family.least_p(subjects)),
         )
-        for place, merit in enumerate(merits):
-            single = result.interval("first", merit)
-            pair = result.pair("first", "second", merit)
-            gaps = truth[0, place] - truth[1, place]
-            held[0, place] += single.low <= truth[0, place] <= single.high
-            held[1, place] += pair.difference.low <= gaps <= pair.difference.high
-            found[place] += pair.p["bootstrap"] < family.ALPHA
-    rows = zip(merits, *(held / FLAGS.studies), found / FLAGS.studies, strict=True)
-    return {merit: row for merit, *row in rows}
+        for way, (single, paired, least) in enumerate(ways):
+            for place, (one, two) in enumerate(zip(single, paired, strict=True)):
+                apart = truth[0, place] - truth[1, place]
+                counts[way, 0, place] += one.low <= truth[0, place] <= one.high
+                counts[way, 1, place] += two.low <= apart <= two.high
+                counts[way, 2, place] += max(two.p, least) < family.ALPHA
+    return counts / FLAGS.studies
 
 
 def tests(subjects: int) -> dict[str, float]:
@@ -150,30 +161,36 @@ def main(_: list[str]) -> None:
         f"{FLAGS.studies} simulated studies of {FLAGS.units} units a subject, {FLAGS.draws} draws; "
         f"a share near .95 or .05 is known to ± {error_of:.3f}.\n"
     )
-    print("| subjects | figure of merit | one method | difference | found, none | found, some |")
-    print("|---|---|---|---|---|---|")
-    for subjects in map(int, FLAGS.subjects):
-        for simulate, merits in KINDS.values():
-            equal = coverage(simulate, merits, subjects, 0.0)
-            apart = coverage(simulate, merits, subjects, 0.3)
-            for merit in merits:
-                print(
-                    f"| {subjects} | {merit} | {apart[merit][0]:.3f} | {apart[merit][1]:.3f} "
-                    f"| {equal[merit][2]:.3f} | {apart[merit][2]:.3f} |",
-                    flush=True,
-                )
-    print("\nColumns: coverage of the nominal 95 % interval of one method and of a difference that")
     print(
-        "is not 0; share of paired bootstrap tests with p < .05 where there is no difference, and"
+        "| subjects | figure of merit | one method | difference | found, none | found, some "
+        "| one method, t | difference, t | found, none, t | found, some, t |"
     )
-    print("where there is.\n\nOther paired tests where there is no difference:\n")
+    print("|---" * 10 + "|")
+    for subjects in map(int, FLAGS.subjects):
+        for simulate, merits, limits in KINDS.values():
+            equal = coverage(simulate, limits, subjects, 0.0)
+            apart = coverage(simulate, limits, subjects, 0.3)
+            for place, merit in enumerate(merits):
+                shares = [
+                    share
+                    for way in (0, 1)
+                    for share in (
+                        *apart[way, :2, place], equal[way, 2, place], apart[way, 2, place]
+                    )
+                ]  # fmt: skip
+                cells = " | ".join(f"{share:.3f}" for share in shares)
+                print(f"| {subjects} | {merit} | {cells} |", flush=True)
+    print(
+        "\nColumns: coverage of the nominal 95 % interval of one method and of a difference that "
+        "is not 0;\nshare of paired bootstrap tests with p < .05 where there is no difference, and "
+        "where there is;\nfirst by percentiles, then by Student's t times the standard error.\n\n"
+        "Other paired tests where there is no difference:\n"
+    )
     print("| subjects |", " | ".join(TESTS), "|")
     print("|---" * (len(TESTS) + 1) + "|")
     for subjects in map(int, FLAGS.subjects):
         found = tests(subjects)
         print(f"| {subjects} |", " | ".join(f"{found[name]:.3f}" for name in TESTS), "|")
-    few = intervals.FEW_CLUSTERS
-    print(f"\nBelow {few} subjects the package says that intervals are likely too narrow.")
 
 
 if __name__ == "__main__":
