@@ -219,7 +219,7 @@ def prepare_study(
             )
 
     def alone() -> Iterator[Example]:
-        middle = [vessel.View(how.widths_mm[len(how.widths_mm) // 2], 0.0, 0.0)]
+        middle = [vessel.middle(how)]
         for number, common, extras in each():
             extras |= {"views": 1, "features": features_of(number)}
             yield Example(common["unit"], cut(number, middle)[0], extras=extras, **common)

@@ -150,6 +150,11 @@ def views(settings: Settings = DEFAULTS) -> list[View]:
     return [View(*each) for each in itertools.product(settings.widths_mm, settings.shifts, angles)]
 
 
+def middle(settings: Settings = DEFAULTS) -> View:
+    """The view of the middle width, neither shifted nor turned."""
+    return View(settings.widths_mm[len(settings.widths_mm) // 2], 0.0, 0.0)
+
+
 def spread(count: int, settings: Settings = DEFAULTS) -> list[View]:
     """So many of the :func:`views`, in their order, spread over widths, shifts and rotations alike.
 

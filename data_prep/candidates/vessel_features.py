@@ -116,7 +116,7 @@ def features(
     if not shell.size:  # a cluster as large as the volume
         shell = inside
 
-    middle = [vessel.View(settings.widths_mm[len(settings.widths_mm) // 2], 0.0, 0.0)]
+    middle = [vessel.middle(settings)]
     grid = dataclasses.replace(settings, side=_SIDE)
     sections = vessel.sections(hu, spacing, candidate.voxel, axis.directions, grid, middle)
 

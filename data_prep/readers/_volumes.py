@@ -206,7 +206,10 @@ def search(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     paths = files(root)
     kinds = readers()
     found = [source for module in kinds.values() for source in module.detect(root, paths, options)]
-    aside = sorted((source for source in found if source.aside), key=lambda source: source.name)
+    # A label volume may belong to a source of a format that its own reader knows nothing of.
+    used = {path for source in found if not source.aside for path in source.files}
+    left = [source for source in found if source.aside and not used.issuperset(source.files)]
+    aside = sorted(left, key=lambda source: source.name)
     for source in aside[:NAMED]:
         logging.info("Left out: %s: %s.", source.name, source.problem)
     if len(aside) > NAMED:

@@ -21,6 +21,7 @@ from medxfer.apps._detection import Scorer
 from medxfer.apps._options import NO_OPTIONS, PredictOptions
 
 SHOWN = 8  # candidates in the figure
+SLICE_MM = 80.0  # of the slice round a candidate
 WINDOW = (-100.0, 500.0)  # HU
 COLUMNS = ("x_mm", "y_mm", "z_mm", "voxel_x", "voxel_y", "voxel_z", "volume_mm3", "probability")
 
@@ -100,7 +101,7 @@ def predict(
             volume.hu, volume.spacing, candidate.voxel, axis.directions, how, wanted
         )
         unit = {"image": stack.reshape(-1, *stack.shape[2:]), "views": len(stack)}
-        scored.append((float(scorer(unit)), candidate, stack[len(stack) // 2]))
+        scored.append((float(scorer(unit)), candidate, axis))
     scored.sort(key=lambda found: -found[0])
     entries = [_entry(volume, probability, candidate) for probability, candidate, _ in scored]
     with (output / f"{name}.csv").open("w", newline="") as file:
@@ -114,7 +115,7 @@ def predict(
     }
     (output / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     if scored:
-        _picture(volume, scored[:SHOWN], output / f"{name}.png")
+        _picture(volume, scored[:SHOWN], how, output / f"{name}.png")
     return {
         "candidates": len(entries),
         "above_one_half": sum(entry["probability"] >= 0.5 for entry in entries),
@@ -169,27 +170,32 @@ def _entry(volume, probability: float, candidate) -> dict:
     }
 
 
-def _picture(volume, scored: list, path: pathlib.Path) -> None:
+def _picture(volume, scored: list, how: vessel.Settings, path: pathlib.Path) -> None:
     """Slice with a cross, longitudinal plane, cross-section: a column for each candidate."""
     from matplotlib.figure import Figure
 
     count = len(scored)
     figure = Figure(figsize=(1.9 * count + 0.6, 6), dpi=150, layout="constrained")
     axes = figure.subplots(3, count, squeeze=False)
-    for column, (probability, candidate, view) in enumerate(scored):
+    middle = vessel.middle(how)
+    for column, (probability, candidate, axis) in enumerate(scored):
         z, y, x = candidate.voxel
+        (view,) = vessel.planes(
+            volume.hu, volume.spacing, candidate.voxel, axis.directions, how, [middle]
+        )
         slice_, aspect = volume.hu[z], volume.spacing[1] / volume.spacing[2]
         top, left = axes[0, column], _around(x, y, volume)
         top.imshow(slice_, cmap="gray", vmin=WINDOW[0], vmax=WINDOW[1], aspect=aspect)
-        top.set(xlim=left[:2], ylim=left[2:][::-1])
+        top.set(xlim=left[:2], ylim=left[2:][::-1], facecolor="black")
         top.plot(x, y, "+", color="#56B4E9", markersize=9)
         top.set_title(f"{probability:.2f}, slice {z}", fontsize=8)
         _gray(axes[1, column], view[..., 0])
         _gray(axes[2, column], view[..., 1])
-        for axis in axes[:, column]:
-            axis.set(xticks=[], yticks=[])
-    for axis, words in zip(axes[:, 0], ("slice", "along the vessel", "across"), strict=True):
-        axis.set_ylabel(words, fontsize=8)
+        for panel in axes[:, column]:
+            panel.set(xticks=[], yticks=[])
+    rows = (f"slice, {SLICE_MM:g} mm", f"along the vessel, {middle.width_mm:g} mm", "across it")
+    for panel, words in zip(axes[:, 0], rows, strict=True):
+        panel.set_ylabel(words, fontsize=8)
     figure.savefig(path, metadata={"Software": None})
 
 
@@ -198,6 +204,6 @@ def _gray(axis, image: NDArray[np.uint8]) -> None:
 
 
 def _around(x: int, y: int, volume) -> tuple[float, float, float, float]:
-    """Left, right, top, bottom of 80 mm round a voxel."""
-    across, down = 40 / volume.spacing[2], 40 / volume.spacing[1]
+    """Left, right, top, bottom of a window round a voxel, in voxels."""
+    across, down = SLICE_MM / 2 / volume.spacing[2], SLICE_MM / 2 / volume.spacing[1]
     return x - across, x + across, y - down, y + down

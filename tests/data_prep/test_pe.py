@@ -1,12 +1,20 @@
-"""Candidate emboli to records: which embolus a candidate lies in."""
+"""Candidate emboli to records: which embolus a candidate lies in, and what is written of it."""
+
+import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
 
-from data_prep import pe
+from data_prep import command, pe
+from data_prep.candidates import vessel
 from data_prep.errors import UserError
+from data_prep.readers import _volumes
+from data_prep.readers._images import Unusable
 from data_prep.readers._lesions import Lesions
-from data_prep.readers._volumes import Volume
+from data_prep.readers._volumes import Source, Volume
+from data_prep.splits import pseudonym
+from tests.data_prep.candidates.test_embolus import thorax
 
 SPACING = np.array([2.0, 0.5, 0.8])
 
@@ -69,6 +77,65 @@ def test_truth_has_size_and_centre(volume, lesions):
     assert first["z"] == pytest.approx(5 + 6 * 2.0)
 
 
-def test_a_patch_has_some_size():
-    with pytest.raises(UserError, match="--patch"):
-        pe.Settings(patch=4)
+@pytest.mark.parametrize(
+    "wrong", [{"patch": 4}, {"top_k": 0}, {"test_patches": 0}, {"patches_per_candidate": 46}]
+)
+def test_settings_that_cannot_be(wrong):
+    with pytest.raises(UserError, match=f"--{next(iter(wrong))} must be"):
+        pe.Settings(**wrong)
+
+
+def test_all_views_of_a_candidate():
+    assert len(vessel.views()) == pe.VIEWS
+
+
+@pytest.fixture
+def study(monkeypatch):
+    """A source whose volume is a small thorax with two emboli."""
+    hu, spacing, _, _, labels = thorax()
+    affine = np.diag([*spacing[::-1], 1.0])
+    marked = Lesions(2, labels.astype(np.int16), np.empty((0, 3)), np.empty(0, np.int64))
+    monkeypatch.setattr(_volumes, "read", lambda source: Volume(hu, spacing, affine))
+    monkeypatch.setattr(_volumes, "read_lesions", lambda source, volume: marked)
+    return Source("a", (), (), "nifti", pathlib.Path("/"), "person")
+
+
+def test_a_part_gets_what_it_needs(study):
+    subject = pseudonym("person", b"key")
+    settings = pe.Settings(patch=16, patches_per_candidate=4, test_patches=5)
+    written = {}
+    for part in ("train", "test"):
+        result = pe.prepare_study(study, settings, 0, b"key", {subject: part})
+        written[part] = {kind: list(examples) for kind, examples in result.examples.items()}
+        assert result.truth["found"] == result.truth["candidates"] == 2
+    train, test = written["train"], written["test"]
+    assert train.keys() == {"patch", "candidate"} and test.keys() == {"unit"}
+    assert len(train["patch"]) == 4 * 2 and len(train["candidate"]) == len(test["unit"]) == 2
+    for alone, unit in zip(train["candidate"], test["unit"], strict=True):
+        assert (alone.key, alone.label, alone.lesion) == (unit.key, unit.label, unit.lesion)
+        np.testing.assert_array_equal(alone.extras["features"], unit.extras["features"])
+        assert alone.image.shape == (16, 16, 3) and unit.image.shape == (5 * 16, 16, 3)
+        assert unit.extras["views"] == 5
+    assert {(example.lesion, example.label) for example in test["unit"]} == {(0, 1), (1, 1)}
+
+
+def test_a_study_without_reference_standard_is_named(study, monkeypatch):
+    monkeypatch.setattr(_volumes, "read_lesions", lambda source, volume: None)
+    with pytest.raises(Unusable, match="no reference standard"):
+        pe.prepare_study(study, pe.Settings(), 0, b"key", {})
+
+
+def test_parts_are_those_of_the_volumes_that_may_be_used(study, tmp_path):
+    label = tmp_path / "label"
+    sources = [
+        dataclasses.replace(study, name=f"{n}", subject=f"{n}", files=(label,), parts=("labels",))
+        for n in range(10)
+    ]
+    bare = dataclasses.replace(study, name="bare", subject="bare")
+    wrong = dataclasses.replace(sources[0], name="wrong", subject="wrong", problem="a gap")
+    options = command.Options(tmp_path, key=b"key")
+    found = pe.assign([*sources, bare, wrong], options)
+    known = {pseudonym(source.subject, b"key") for source in sources}
+    assert {s: part for s, part in found.items() if s in known} == options.assign(known)
+    assert len(found) == 12
+    assert set(pe.assign([bare, wrong], options).values()) == {"train"}

@@ -241,6 +241,32 @@ def test_morphology_by_balls_equals_distances():
     assert not _lungs.depth(np.ones_like(mask), spacing).any()
 
 
+@pytest.mark.parametrize("shape", [(6, 7, 8), (1, 5, 5)])
+def test_slope_is_the_gradient(shape):
+    rng = np.random.default_rng(0)
+    values, spacing = rng.normal(size=shape), np.array([2.5, 0.7, 0.8])
+    places = np.argwhere(rng.random(shape) < 0.5)
+    steps = [(axis, side) for axis, side in enumerate(spacing) if shape[axis] > 1]
+    parts = np.gradient(values, *(s for _, s in steps), axis=tuple(a for a, _ in steps))
+    expected = np.sqrt(sum(part**2 for part in parts))[tuple(places.T)]
+    np.testing.assert_allclose(embolus._slope(values, places, spacing), expected)
+
+
+def test_a_clot_does_not_drain_into_the_border_of_its_vessel():
+    """A clot against the wall of an artery in the lung, at whose border the HU fall further."""
+    spacing = np.array([1.0, 0.8, 0.8])
+    share, _, along = rods((60, 50, 50), spacing, (30, 25, 25), (0.8, 0.6, 0.0), 4.0)
+    clot = (np.abs(along) < 4) & ((np.arange(50) - 25) * spacing[2] > -1.2)
+    hu = -850 + share * np.where(clot, 50 + 850, 350 + 850)
+    hu = ndimage.gaussian_filter(hu, 0.7 / spacing)
+    hu += np.random.default_rng(1).normal(0, 15, hu.shape)
+    everything = np.ones(hu.shape, bool)
+    for steepest, found in ((np.inf, False), (embolus.DEFAULTS.steepest, True)):
+        settings = dataclasses.replace(embolus.DEFAULTS, steepest=steepest)
+        candidates = embolus.find(hu.astype(np.int16), spacing, everything, settings=settings)
+        assert any((clot & (share > 0.5))[each.voxel] for each in candidates) == found
+
+
 def test_real_artery_with_a_clot(real_data):
     """A dark sphere in the pulmonary artery of a real contrast-enhanced CT is found."""
     nibabel = pytest.importorskip("nibabel")

@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 
 import numpy as np
@@ -133,6 +134,27 @@ def test_views_are_those_of_the_paper():
     np.testing.assert_allclose(
         sorted({view.rotation for view in views}), np.arange(5) * np.pi / 5, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 15, 30, 45])
+def test_fewer_views_are_spread_over_all_that_varies(count):
+    every, found = vessel.views(), vessel.spread(count)
+    assert len({dataclasses.astuple(view) for view in found}) == count
+    assert found == [view for view in every if view in found]
+    for name, kinds in (("width_mm", 3), ("shift", 3), ("rotation", 5)):
+        times = collections.Counter(getattr(view, name) for view in found)
+        assert max(times.values()) <= count / kinds + 2
+        assert len(times) >= min(kinds, count // 2)
+    assert count > 1 or (found[0].width_mm, found[0].shift) == (15.0, 0.0)
+
+
+def test_the_middle_view_and_wrong_numbers_of_views():
+    assert vessel.middle() == vessel.View(15.0, 0.0, 0.0)
+    few = dataclasses.replace(vessel.DEFAULTS, widths_mm=(12.0,), shifts=(0.0,), rotations=1)
+    assert vessel.spread(1, few) == vessel.views(few) == [vessel.middle(few)]
+    for count in (0, 46):
+        with pytest.raises(ValueError, match="views"):
+            vessel.spread(count)
 
 
 @pytest.mark.parametrize("spacing", [(2.5, 0.6, 0.6), (1.0, 0.8, 0.5)])

@@ -21,6 +21,7 @@ from data_prep.errors import UserError
 from data_prep.readers import _volumes
 from data_prep.readers._images import Unusable
 from data_prep.readers._volumes import Options
+from tests.data_prep.readers import test_nifti
 from tests.data_prep.readers.synthetic_ct import (
     AXIAL,
     ORIGIN,
@@ -301,6 +302,16 @@ def test_what_is_no_volume_is_left_out_and_named(tmp_path, caplog):
     assert "readme" not in caplog.text
     names = {source.name for source in _volumes.find(tmp_path, Options(derived=True))}
     assert names == {"ct series 5", "reformat series 5"}
+
+
+def test_labels_of_a_series_are_not_called_left_out(tmp_path, caplog):
+    series(tmp_path / "a")
+    test_nifti.write(tmp_path / "a_label.nii.gz", np.zeros(SHAPE, np.uint8))
+    test_nifti.write(tmp_path / "b_label.nii.gz", np.zeros(SHAPE, np.uint8))  # of nothing
+    with caplog.at_level("INFO", logger="absl"):
+        (source,) = _volumes.find(tmp_path)
+    assert [path.name for path in source.paths("labels")] == ["a_label.nii.gz"]
+    assert "a_label" not in caplog.text and "b_label.nii.gz: a label volume" in caplog.text
 
 
 def test_nothing_found(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import pathlib
+import shutil
 import types
 
 import numpy as np
@@ -84,6 +85,23 @@ class TestPe(AppTestCase):
         for text in phantom.identifiers(**{k: self.phantom[k] for k in ("seed", "patients")}):
             assert text.encode() not in written
         assert f"{found['candidates']} candidates" in app.describe(found)
+
+    def test_series_that_share_folders_or_fill_several(self, app, raw, folder, tmp_path):
+        first, second = (path for path in app.raw_inputs(raw)[:2])
+        mixed = tmp_path / "mixed"
+        for number, series in enumerate((first, second)):
+            for count, path in enumerate(sorted(series.iterdir())):
+                place = mixed / f"{count % 2}" / f"{number}-{count}"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, place)
+        inputs = app.raw_inputs(mixed)
+        assert len(inputs) == 2 and all(path.is_file() for path in inputs)
+        scorer = app.cnn(self.network())
+        found = []
+        for name, path in zip("abcd", [*sorted([first, second]), *inputs], strict=True):
+            app.predict(path, scorer, folder.settings, name, tmp_path)
+            found.append((tmp_path / f"{name}.csv").read_text())
+        assert sorted(found[:2]) == sorted(found[2:]) and found[0] != found[1]
 
     def test_predict_takes_one_volume(self, app, raw, tmp_path):
         with pytest.raises(UserError, match="CT volumes"):
