@@ -14,7 +14,7 @@ from absl import flags
 
 from data_prep import command, far_wall, shards
 from data_prep.errors import UserError
-from data_prep.readers import _carotid
+from data_prep.readers import _carotid, of_kind
 from data_prep.readers._carotid import Options, Source
 
 APP = "cimt"
@@ -46,7 +46,7 @@ def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     """
     if not root.is_dir():
         raise UserError(f"--input={root} is not a folder.")
-    readers = _carotid.readers()
+    readers = of_kind("carotid")
     found = {name: reader.detect(root.resolve(), options) for name, reader in readers.items()}
     found = {name: sources for name, sources in found.items() if sources}
     if not found:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from data_prep.errors import UserError
-from data_prep.readers import _grids, _volumes
+from data_prep.readers import _grids, _volumes, of_kind
 from data_prep.readers._images import Unusable
 
 LEAST_MM3 = 20.0  # smaller parts are slips of the pen or a few voxels of a coarser CT
@@ -98,7 +98,7 @@ def read_shapes(folder: pathlib.Path) -> tuple[list[Shape], list[Shape]]:
     if not folder.is_dir():
         raise UserError(f"--emboli={folder} is not a folder of embolus masks.")
     root = folder.resolve()
-    suffixes = {suffix for reader in _volumes.readers().values() for suffix in _suffixes(reader)}
+    suffixes = {suffix for reader in of_kind("ct").values() for suffix in _suffixes(reader)}
     paths = [path for path in _volumes.files(root) if _volumes.volume_suffix(path) in suffixes]
     kept, dropped = [], []
     for number, path in enumerate(paths, 1):

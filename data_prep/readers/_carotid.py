@@ -12,8 +12,6 @@ so the media-adventitia interface lies below the lumen-intima interface.
 import dataclasses
 import importlib
 import pathlib
-import pkgutil
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -161,18 +159,6 @@ class CarotidStudy:
     stored_imt_mm: float | None = None
     notes: tuple[str, ...] = ()
     annotations: tuple["CarotidStudy", ...] = ()
-
-
-def readers() -> dict[str, ModuleType]:
-    """Modules that read carotid studies, by name."""
-    package = importlib.import_module(__package__)
-    found = {}
-    for entry in pkgutil.iter_modules(package.__path__):
-        if not entry.name.startswith("_"):
-            module = importlib.import_module(f"{__package__}.{entry.name}")
-            if getattr(module, "KIND", "") == "carotid":
-                found[entry.name] = module
-    return found
 
 
 def read(source: Source) -> CarotidStudy:

@@ -7,18 +7,15 @@ headers only. ``root`` is a resolved folder and ``files`` what of it counts.
 
 import collections
 import dataclasses
-import importlib
 import pathlib
-import pkgutil
 import re
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 
 import numpy as np
 from absl import logging
 
 from data_prep.errors import UserError
-from data_prep.readers import _pictures, _volumes
+from data_prep.readers import _pictures, _volumes, of_kind
 from data_prep.readers._images import Unusable
 from data_prep.readers._pictures import Decoding
 from data_prep.runner import Study
@@ -174,18 +171,6 @@ class Found:
     layout: str
 
 
-def readers() -> dict[str, ModuleType]:
-    """Modules that find classified images, by name."""
-    package = importlib.import_module(__package__)
-    found = {}
-    for entry in pkgutil.iter_modules(package.__path__):
-        if not entry.name.startswith("_"):
-            module = importlib.import_module(f"{__package__}.{entry.name}")
-            if getattr(module, "KIND", "") == "classification":
-                found[entry.name] = module
-    return found
-
-
 def find(
     raw: pathlib.Path, options: Options | None = None, decoding: Decoding | None = None
 ) -> Found:
@@ -273,7 +258,7 @@ def split_of(text: str, where: object) -> str:
 def _detect(
     root: pathlib.Path, files: list[pathlib.Path], options: Options
 ) -> tuple[str, Detected]:
-    kinds = readers()
+    kinds = of_kind("classification")
     if options.layout != "auto":
         if options.layout not in kinds:
             raise UserError(f"--layout must be auto, {', '.join(kinds)}: {options.layout}.")

@@ -13,7 +13,6 @@ import collections
 import dataclasses
 import importlib
 import pathlib
-import pkgutil
 import re
 from collections.abc import Iterable, Iterator
 from types import ModuleType
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.errors import UserError
-from data_prep.readers import _repeats
+from data_prep.readers import _repeats, of_kind
 from data_prep.readers._images import Unusable
 from data_prep.readers._paths import inside
 from data_prep.runner import Study
@@ -282,18 +281,6 @@ def source(
     return Source(name, within, kind, root, subject or name, items=items, **more)
 
 
-def readers() -> dict[str, ModuleType]:
-    """Modules that read colonoscopy material, by name."""
-    package = importlib.import_module(__package__)
-    found = {}
-    for entry in pkgutil.iter_modules(package.__path__):
-        if not entry.name.startswith("_"):
-            module = importlib.import_module(f"{__package__}.{entry.name}")
-            if getattr(module, "KIND", "") == "colonoscopy":
-                found[entry.name] = module
-    return found
-
-
 def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     """Cases of a folder in whichever layout it has, or the one video or image that ``root`` is.
 
@@ -307,7 +294,7 @@ def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
         itself or puts a subject into two splits.
     """
     options = options or Options()
-    known = readers()
+    known = of_kind("colonoscopy")
     if options.layout and options.layout not in known:
         raise UserError(f"--layout must be one of {', '.join(known)}: {options.layout}.")
     if root.is_file():

@@ -14,16 +14,14 @@ import dataclasses
 import importlib
 import os
 import pathlib
-import pkgutil
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from absl import logging
 
 from data_prep.errors import UserError
-from data_prep.readers import _grids, _points
+from data_prep.readers import _grids, _points, of_kind
 from data_prep.readers._grids import Grid
 from data_prep.readers._images import Unusable
 from data_prep.readers._paths import inside
@@ -139,18 +137,6 @@ class Volume:
         return np.linalg.solve(self.affine[:3, :3], offsets.T).T[:, ::-1]
 
 
-def readers() -> dict[str, ModuleType]:
-    """Modules that read CT volumes, by name."""
-    package = importlib.import_module(__package__)
-    found = {}
-    for entry in pkgutil.iter_modules(package.__path__):
-        if not entry.name.startswith("_"):
-            module = importlib.import_module(f"{__package__}.{entry.name}")
-            if getattr(module, "KIND", "") == "ct":
-                found[entry.name] = module
-    return found
-
-
 def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     """CT volumes below a folder as :func:`search` finds them, with their subjects.
 
@@ -204,7 +190,7 @@ def search(root: pathlib.Path, options: Options | None = None) -> list[Source]:
         raise UserError(f"--input={root} is not a folder.")
     root, options = root.resolve(), options or Options()
     paths = files(root)
-    kinds = readers()
+    kinds = of_kind("ct")
     found = [source for module in kinds.values() for source in module.detect(root, paths, options)]
     # A label volume may belong to a source of a format that its own reader knows nothing of.
     used = {path for source in found if not source.aside for path in source.files}
@@ -254,7 +240,7 @@ def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
     Unusable
         If the header cannot be read, or its volume cannot be.
     """
-    for module in readers().values():
+    for module in of_kind("ct").values():
         if volume_suffix(path) in getattr(module, "SUFFIXES", ()):
             return module.open_grid(path, root)
     raise Unusable(f"{path.name} is no volume file")

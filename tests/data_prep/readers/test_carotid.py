@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from data_prep.readers import _carotid
+from data_prep.readers import _carotid, of_kind
 from data_prep.readers._images import Unusable
 from tests.data_prep.readers.synthetic import MM, interfaces, picture
 
@@ -32,7 +32,7 @@ def test_nothing_to_mend():
 def test_sources_are_picklable_and_readers_are_found():
     assert pickle.loads(pickle.dumps(SOURCE)) == SOURCE  # noqa: S301
     assert SOURCE.kind == "cubs" and SOURCE.file("image") == ROOT / "a"
-    assert sorted(_carotid.readers()) == ["boundary_csv", "cubs", "cyprus", "dicom_ultrasound"]
+    assert sorted(of_kind("carotid")) == ["boundary_csv", "cubs", "cyprus", "dicom_ultrasound"]
 
 
 def test_points_out_of_order_are_sorted():

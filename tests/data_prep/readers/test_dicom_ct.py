@@ -18,7 +18,7 @@ from pydicom.uid import (
 
 from data_prep import runner
 from data_prep.errors import UserError
-from data_prep.readers import _volumes
+from data_prep.readers import _volumes, of_kind
 from data_prep.readers._images import Unusable
 from data_prep.readers._volumes import Options
 from tests.data_prep.readers import test_nifti
@@ -549,7 +549,7 @@ def test_finding_reads_no_pixels(tmp_path):
 
 
 def test_kinds():
-    assert {"dicom_ct", "nifti", "nrrd_ct", "metaimage"} <= set(_volumes.readers())
+    assert {"dicom_ct", "nifti", "nrrd_ct", "metaimage"} <= set(of_kind("ct"))
     assert logging.get_verbosity() is not None
     with pytest.raises(UserError, match="--lesions must be"):
         Options(lesions="each")
