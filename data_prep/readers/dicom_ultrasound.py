@@ -50,11 +50,11 @@ def read(source: Source) -> CarotidStudy:
     try:
         data = pydicom.dcmread(source.file("image"))
         down, along = calibration(data, np.concatenate([li, ma]))
+        image, notes = grey(data, source.facts["frame"])
     except Unusable:
         raise
     except Exception as error:  # damaged files raise many kinds
         raise Unusable("the DICOM file is unreadable") from error
-    image, notes = grey(data, source.facts["frame"])
     return _carotid.make_study(source, image, down, li, ma, mm_per_pixel_x=along, notes=notes)
 
 

@@ -195,3 +195,9 @@ def test_palette(tmp_path):
     write(tmp_path / "a.dcm", photometric="PALETTE COLOR", **table_of)
     np.testing.assert_array_equal(read(tmp_path).image, 255 - picture())
     assert pydicom.dcmread(tmp_path / "a.dcm").PhotometricInterpretation == "PALETTE COLOR"
+
+
+def test_a_tag_with_more_values_than_it_may_have(tmp_path):
+    write(tmp_path / "a.dcm", Rows=[SHAPE[0], 3])
+    with pytest.raises(Unusable, match="unreadable"):
+        read(tmp_path)
