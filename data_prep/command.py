@@ -252,7 +252,7 @@ def prepare(
         reused = prep is not None
         if prep is None:
             kept = assets(work) if assets else None
-            spills, skipped = _runner(options)(
+            spills, skipped = runner_of(options)(
                 function,
                 studies,
                 work,
@@ -286,7 +286,8 @@ def prepare(
     return Prepared(options.output, prep, reused, names, details, options.link_table)
 
 
-def _runner(options: Options) -> Callable:
+def runner_of(options: Options) -> Callable:
+    """:func:`data_prep.runner.run`, or what does the same elsewhere, as the options say."""
     if options.runner == "beam":
         from data_prep import beam_runner
 

@@ -95,13 +95,12 @@ def find(
     logging.info("Looking for images that repeat among %d.", len(pictures))
     key = options.key
     depends = {"look": _VERSION, **dataclasses.asdict(decoding), "key": pseudonym("look", key)}
-    spills, skipped = runner.run(
+    spills, skipped = command.runner_of(options)(
         functools.partial(note_picture, decoding=decoding, key=key, arrays=folder / "arrays"),
         pictures,
         folder,
         extras={},
         tokens=runner.tokens(pictures, depends, options.workers),
-        workers=options.workers,
         strict=options.strict,
     )
     left_out = {pseudonym(failed.study.name, key) for failed in skipped}
