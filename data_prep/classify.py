@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Sequence
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
 from data_prep import classify_report, command, duplicates, locks, parts, repeats, shards
 from data_prep.errors import UserError
@@ -198,6 +198,8 @@ def prepare(
     look = work / "look"
     arrays = look / "arrays"
     recorded = _recorded(options.output)
+    if recorded is None:
+        shards.find_finished(options.output, "")  # what is in the way is said before any work
     instead = "Wait until it has ended, or choose another --output."
     with contextlib.nullcontext() if recorded else locks.hold(look, instead):
         try:
@@ -244,6 +246,7 @@ def _prepare(
             )
         assigned = parts.assign(usable, whole, options)
         parts.check(whole, assigned, found.classes, key)
+        logging.info("Making the records of %d images.", len(whole))
     pattern = hashlib.sha256(choice.subject_regex.encode()).hexdigest()[:12]
     return command.prepare(
         shards.Layout(APP, found.classes, EXTRAS, SPLITS, channels=3),

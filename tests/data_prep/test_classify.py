@@ -245,6 +245,14 @@ def test_a_second_set_may_lack_a_class(tmp_path):
     assert not list(tmp_path.glob("other*"))
 
 
+def test_an_output_that_is_something_else_is_told_at_once(raw, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis.tex").write_text("x")
+    monkeypatch.setattr(classify.repeats, "find", None)
+    with pytest.raises(UserError, match="is no prepared dataset"):
+        prepare(raw, tmp_path / "data")
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
@@ -275,7 +283,7 @@ def test_columns_of_the_command_line():
     [
         ("chest_xray_224", r"(person\d+|(?:NORMAL2-)?IM-\d+)", 4, 0, 0),
         ("brain_mri", "", 0, 11, 4),
-        ("medmnist", "", 8, 25, 0),
+        ("medmnist", "", 8, 26, 0),
     ],
 )
 def test_real_sets(real_data, tmp_path, folder, pattern, leaks, identical, similar):

@@ -44,7 +44,7 @@ def test_a_missing_flag_is_one_line(name):
     assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("app", ["frame", "pe", "polyp"])
+@pytest.mark.parametrize("app", ["classify", "frame", "pe", "polyp"])
 def test_an_input_that_is_not_there_is_one_line(app, tmp_path):
     done = shell(f"data_prep.{app}", f"--input={tmp_path / 'absent'}", f"--output={tmp_path / 'o'}")
     assert done.returncode == 2
@@ -53,6 +53,7 @@ def test_an_input_that_is_not_there_is_one_line(app, tmp_path):
 
 
 SMALL = {
+    "classify": ({"subjects": 20, "seed": 1}, ["--side=32"]),
     "frame": ({"videos": 4, "frames": 8, "seed": 3}, ["--crops=1"]),
     "pe": ({"patients": 5, "seed": 1}, ["--patches_per_candidate=1", "--patch=16"]),
     "polyp": (
