@@ -42,8 +42,11 @@ def figures(app: ModuleType, gathered: Gathered, batches: Mapping[str, int]) -> 
     looks = {method: number for number, method in enumerate(gathered.methods)}
     for number, share in enumerate(gathered.shares):
         count = f"{_units(share)} test {app.UNIT}s of {share.measures.clusters} subjects"
-        kind = _kind(share)
-        if kind == "errors":
+        kind = _kind(app, share)
+        if kind == "merits":
+            figure = merits(share, looks)
+            what = f"Figures of merit, {count}, with 95 % intervals by bootstrap over subjects."
+        elif kind == "errors":
             figure = _boxes(app, share)
             what = (
                 f"Error per interface, {count}: Tukey box plots, mean (standard deviation) above"
@@ -87,7 +90,9 @@ def figures(app: ModuleType, gathered: Gathered, batches: Mapping[str, int]) -> 
     return drawn
 
 
-def _kind(share: Share) -> str:
+def _kind(app: ModuleType, share: Share) -> str:
+    if hasattr(app, "study_measures"):
+        return "merits"
     first = next(iter(share.results.values()))[0]
     if hasattr(first, "marks"):
         return "froc"
@@ -153,6 +158,29 @@ def _boxes(app: ModuleType, share: Share) -> Figure:
             axis.tick_params(axis="x", labelrotation=35)
             for label in axis.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
+    return figure
+
+
+@_styled
+def merits(share: Share, looks: Mapping[str, int]) -> Figure:
+    """Figures of merit with intervals, one panel each, one row a method."""
+    shown, methods = share.measures.shown, list(share.family.intervals)
+    columns = min(2, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(WIDTH, rows * (0.7 + 0.22 * len(methods))))
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axis in panels[len(shown) :]:
+        axis.set_axis_off()
+    for axis, merit in zip(panels, shown, strict=False):
+        for place, method in enumerate(methods):
+            found = share.family.interval(method, merit)
+            reach = np.maximum([[found.estimate - found.low], [found.high - found.estimate]], 0)
+            look = _look(looks[method]) | {"linestyle": ""}
+            axis.errorbar(found.estimate, place, xerr=reach, **look, elinewidth=1)
+        axis.set_yticks(range(len(methods)), methods)
+        axis.grid(axis="x", color="#E4E4E4", linewidth=0.6)
+        axis.set(title=report._titled(merit), ylim=(len(methods) - 0.5, -0.5))
+        axis.set_axisbelow(True)
     return figure
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from medxfer import report
 from medxfer.evaluation import family as families
 from medxfer.report import Drawing
-from medxfer.studies import answer, tables
+from medxfer.studies import answer, relations, tables
 from medxfer.studies.gather import Gathered, Share
 from medxfer.studies.plan import Plan
 
@@ -85,6 +85,7 @@ def html(plan: Plan, gathered: Gathered, unit: str, data: Mapping, drawn: Sequen
             *_matrices(share),
             _pairs(share),
         ]
+    parts += _paper(plan.app, gathered)
     if gathered.less:
         parts += [
             "<h2>All the data against less</h2>",
@@ -200,6 +201,32 @@ def _pairs(share: Share) -> str:
     own = [pair for pair in share.family.pairs if pair.merit == share.measures.primary]
     title = f"All pairs: {report._titled(share.measures.primary)}"
     return f"<details><summary>{_text(title)}</summary>{_pair_table(own)}</details>"
+
+
+def _paper(app: str, gathered: Gathered) -> list[str]:
+    """What the paper found beside what was found here."""
+    found = relations.relations(app, gathered)
+    if not found:
+        return []
+    primary = gathered.full.measures.primary
+    rows = [
+        (
+            row.paper,
+            answer.interval(row.difference, primary, unit=False),
+            report.p_value(row.p),
+            row.verdict,
+        )
+        for row in found
+    ]
+    head = ("in the paper", f"here: difference in {report._titled(primary)} (95 %)", "p", "verdict")
+    return [
+        "<h2>What the paper found</h2>",
+        "<p class='note'>Relations that Tajbakhsh et al. 2016 report for this application, on "
+        "other data and with other weights. Not shown: the paired test does not "
+        "tell the two apart; no contradiction: nor should it. p is adjusted by Holm's method over "
+        "all pairs, but for less data.</p>",
+        report._table(head, rows),
+    ]
 
 
 def _pair_table(pairs: Sequence[families.Pair]) -> str:

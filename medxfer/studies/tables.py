@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from medxfer.evaluation import family as families
 from medxfer.runs import RunFolder
 from medxfer.studies import gather as gathering
+from medxfer.studies import relations
 from medxfer.studies.gather import Gathered, Share
 from medxfer.studies.plan import Plan, StudyFolder
 
@@ -43,6 +44,7 @@ def write(study: StudyFolder, plan: Plan, gathered: Gathered) -> dict[str, list[
         "depth": gathered.depth and dataclasses.asdict(gathered.depth),
         "cautions": sorted({c for share in gathered.shares for c in share.family.cautions}),
         "rules": families.RULES,
+        "paper": [dataclasses.asdict(row) for row in relations.relations(plan.app, gathered)],
         "missing": gathered.missing,
         "failed": gathered.failed,
         **tables,

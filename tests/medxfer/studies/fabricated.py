@@ -57,6 +57,10 @@ def rows(app, planned, cases):
                         "true_thickness_mm": 0.7,
                     }
                 )
+            elif app == "classify":
+                probability = 1 / (1 + np.exp(-score))
+                guess = {"p no": 1 - probability, "p yes": probability}
+                found.append(row | {"label": ("no", "yes")[label], "predicted": "no", **guess})
             elif app == "frame":
                 found.append(row | {"frame": place, "label": label, "score": score})
             else:
@@ -95,9 +99,9 @@ def finish(study, plan, planned, cases):
     run.write_json("run_card.json", card)
 
 
-def study(path, app, cases, leave=()):
+def study(path, app, cases, leave=(), **changes):
     """A study folder and its plan; all runs are finished but those of the methods in ``leave``."""
-    folder, made = plans.StudyFolder(path), plan(app)
+    folder, made = plans.StudyFolder(path), plan(app, **changes)
     folder.write_plan(made, shared=False)
     for planned in made.runs:
         if planned.method not in leave:

@@ -10,7 +10,7 @@ import pytest
 from data_prep.errors import UserError
 from medxfer import plugins
 from medxfer.evaluation import compare, froc, intervals, roc
-from medxfer.studies import answer, estimate, figures, gather, report, tables
+from medxfer.studies import answer, estimate, figures, gather, relations, report, tables
 from medxfer.studies import plan as plans
 from tests.medxfer.studies import fabricated
 from tests.medxfer.test_report import Page
@@ -151,6 +151,46 @@ def test_less_data_is_compared_with_all_of_it_for_one_method_at_a_time(made):
     assert any("handcrafted" in a for a, _ in names) == plans.counterpart_learns(plan.app)
 
 
+def test_relations_of_the_paper_are_looked_up(made):
+    _, plan, _, found = made
+    rows = relations.relations(plan.app, found)
+    words = {row.paper: row for row in rows}
+    family, primary = found.full.family, found.full.measures.primary
+    kept = [  # the networks of this study have two of the paper's depths
+        (first, second, expected)
+        for first, second, expected in relations.PAPER[plan.app]
+        if {first, second} <= {"conv1", "scratch", "handcrafted"}
+    ]
+    assert kept and len(rows) == len(kept) + 2
+    for first, second, expected in kept:
+        one, two = (name.replace("scratch", "scratch (msra)") for name in (first, second))
+        verb = "is better than" if expected == relations.BETTER else "and"
+        (row,) = (words[text] for text in words if text.startswith(f"{one} {verb} {two}"))
+        pair = family.pair(one, two, primary)
+        assert (row.difference, row.p) == (pair.difference, pair.holm["bootstrap"])
+        told, better = (
+            pair.differs("paired"),
+            (pair.difference.estimate > 0) == (plan.app != "cimt"),
+        )
+        expect = {
+            (relations.BETTER, True, True): "holds",
+            (relations.BETTER, True, False): "does not hold: worse",
+            (relations.BETTER, False, better): "not shown",
+            (relations.ALIKE, True, better): f"does not hold: {'better' if better else 'worse'}",
+            (relations.ALIKE, False, better): "no contradiction",
+        }
+        assert row.verdict == expect[expected, told, better]
+    # How much an advantage changes is the difference of two differences.
+    for share in found.shares[1:]:
+        (row,) = (row for text, row in words.items() if text.startswith(f"With {share.text} "))
+        gaps = [
+            s.family.pair("conv1", "scratch (msra)", primary).difference.estimate
+            for s in (share, found.full)
+        ]
+        assert row.difference.estimate == pytest.approx(gaps[0] - gaps[1])
+        assert row.difference.low < row.difference.estimate < row.difference.high
+
+
 def test_sentences_say_what_the_intervals_support(made):
     _, _, _, found = made
     scratch, depth, data = answer.sentences(found)
@@ -192,6 +232,19 @@ def test_figures_and_the_page(made, tmp_path):
     assert "are synthetic" in page.text
     for text in answer.sentences(found):
         assert text in page.text
+
+
+def test_an_app_with_measures_of_its_own_is_drawn_by_them(tmp_path):
+    few = {"shares": ["1"], "seeds": 1, "inits": ["msra"]}
+    study, plan = fabricated.study(tmp_path / "study", "classify", CASES, **few)
+    app = plugins.load("medxfer.apps", "classify")
+    found = gather.gather(study, plan, app, CASES, {}, draws=100)
+    looks = {method: place for place, method in enumerate(found.methods)}
+    figure = figures.merits(found.full, looks)
+    shown = found.full.measures.shown
+    assert [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes] == list(shown)
+    drawn = figures.figures(app, found, {})
+    assert "144 test images of 12 subjects" in drawn["family_0"][1]
 
 
 def test_a_mean_curve_of_one_seed_is_its_staircase():

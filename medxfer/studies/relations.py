@@ -1,0 +1,137 @@
+"""What Tajbakhsh et al. 2016 found, beside what a study finds.
+
+Their section IV and tables S1 to S4, as relations of two methods at the figure of merit by which
+methods are ranked here. A relation is looked up only where both methods are in the study.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from medxfer.evaluation import family as families
+from medxfer.evaluation import resampling
+from medxfer.evaluation.intervals import Interval
+from medxfer.studies.gather import Gathered, Share
+from medxfer.studies.plan import COUNTERPART, SCRATCH
+
+BETTER, ALIKE = "better", "alike"
+
+_DEEP_IS_BEST = (("conv1", "fc8", BETTER), ("conv1", "fc6", BETTER))
+
+#: App -> (first method, second method, how the first is beside the second).
+PAPER: dict[str, Sequence[tuple[str, str, str]]] = {
+    "polyp": (
+        *_DEEP_IS_BEST,
+        ("conv1", SCRATCH, BETTER),
+        ("fc8", COUNTERPART, BETTER),
+        ("fc6", COUNTERPART, BETTER),
+        ("conv1", COUNTERPART, BETTER),
+        (SCRATCH, COUNTERPART, BETTER),
+    ),
+    "pe": (
+        ("conv1", "fc8", BETTER),
+        ("conv1", SCRATCH, ALIKE),
+        ("conv1", COUNTERPART, ALIKE),
+        (SCRATCH, COUNTERPART, ALIKE),
+    ),
+    "frame": (
+        ("conv5", "fc8", BETTER),
+        ("conv5", SCRATCH, BETTER),
+        (SCRATCH, "fc8", BETTER),
+        ("conv5", COUNTERPART, BETTER),
+        ("conv1", COUNTERPART, BETTER),
+        (SCRATCH, COUNTERPART, BETTER),
+    ),
+    "cimt": (
+        ("conv1", "fc8", BETTER),
+        ("fc8", COUNTERPART, ALIKE),
+        ("conv1", "fc6", BETTER),
+        ("conv1", "conv5", ALIKE),
+        ("conv1", "conv3", ALIKE),
+        ("conv1", SCRATCH, BETTER),
+        ("fc6", COUNTERPART, BETTER),
+        ("conv1", COUNTERPART, BETTER),
+        (SCRATCH, COUNTERPART, BETTER),
+    ),
+}
+
+#: Whether conv1 lost less than scratch when there were fewer training subjects.
+WIDER = {"polyp": True, "pe": True, "frame": True, "cimt": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """One relation.
+
+    Attributes
+    ----------
+    paper : str
+        In words.
+    difference : Interval
+        First minus second method; or how much that changes with less data.
+    p : float
+        Of the paired test; adjusted by Holm's method over all pairs, or that of the change alone.
+    verdict : str
+        What these data say of it.
+    """
+
+    paper: str
+    difference: Interval
+    p: float
+    verdict: str
+
+
+def relations(app: str, gathered: Gathered) -> list[Found]:
+    """Every relation of the paper that the study can speak of."""
+    full = gathered.full
+    names = {method: method for method in full.results}
+    scratch = [method for method in full.results if method.startswith(f"{SCRATCH} ")]
+    if scratch:
+        names[SCRATCH] = scratch[0]
+    found = []
+    for first, second, expected in PAPER.get(app, ()):
+        if first in names and second in names:
+            pair = full.family.pair(names[first], names[second], full.measures.primary)
+            differs = pair.differs(families.PAIRED)
+            better = full.measures.better(pair.difference.estimate, 0.0)
+            words = (
+                f"{names[first]} is better than {names[second]}"
+                if expected == BETTER
+                else f"{names[first]} and {names[second]} do not differ"
+            )
+            verdict = _verdict(expected, differs, better, "better", "worse")
+            found.append(Found(words, pair.difference, pair.holm["bootstrap"], verdict))
+    if app in WIDER and "conv1" in names and SCRATCH in names:
+        for share in gathered.shares[1:]:
+            if names[SCRATCH] in share.results and "conv1" in share.results:
+                found.append(_less(full, share, "conv1", names[SCRATCH], WIDER[app]))
+    return found
+
+
+def _verdict(expected: str, differs: bool, up: bool, more: str, less: str) -> str:
+    if not differs:
+        return "no contradiction" if expected == ALIKE else "not shown"
+    if expected == BETTER and up:
+        return "holds"
+    return f"does not hold: {more if up else less}"
+
+
+def _less(full: Share, share: Share, first: str, second: str, wider: bool) -> Found:
+    """How the advantage of a method changes with less data, on the same draws of subjects."""
+    place = full.measures.merits.index(full.measures.primary)
+    means = {
+        (amount.text, method): families.mean_of(amount.measures.statistics[method])
+        for amount in (full, share)
+        for method in (first, second)
+    }
+    drawn = resampling.resample(means, full.measures.clusters, draws=families.DRAWS)
+    gaps = [drawn[a.text, first].minus(drawn[a.text, second]) for a in (share, full)]
+    change = families.student(gaps[0].minus(gaps[1]))[place]
+    p = max(change.p, families.least_p(full.measures.clusters))
+    larger = full.measures.better(change.estimate, 0.0)
+    words = (
+        f"With {share.text} instead of {full.text}, the advantage of {first} over {second} is "
+        f"{'larger' if wider else 'the same'}"
+    )
+    expected = BETTER if wider else ALIKE
+    verdict = _verdict(expected, p < families.ALPHA, larger, "larger", "smaller")
+    return Found(words, change, p, verdict)
