@@ -45,6 +45,15 @@ class Interval:
     caution: str = ""
 
 
+def few(clusters: int) -> list[str]:
+    """What is to be said beside an interval of so few subjects, if anything."""
+    if clusters == 1:
+        return ["a single subject: the interval says nothing of others"]
+    if clusters < FEW_CLUSTERS:
+        return [f"only {clusters} subjects: the interval is likely too narrow"]
+    return []
+
+
 def bootstrap(
     statistic: Statistic,
     subjects: Sequence[str] | ArrayLike,
@@ -85,9 +94,7 @@ def bootstrap(
     estimate = float(statistic(np.ones((1, member.size)))[0])
     drawn = np.concatenate([statistic(w) for w in _weights(member, len(names), draws, seed)])
     valid = drawn[~np.isnan(drawn)]
-    cautions = []
-    if len(names) < FEW_CLUSTERS:
-        cautions.append(f"only {len(names)} subjects: the interval is likely too narrow")
+    cautions = few(len(names))
     if valid.size < draws:
         cautions.append(f"no value in {draws - valid.size} of {draws} draws")
     low = high = p = float("nan")

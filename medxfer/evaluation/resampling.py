@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medxfer.evaluation.compare import holm
-from medxfer.evaluation.intervals import FEW_CLUSTERS, Interval
+from medxfer.evaluation.intervals import Interval, few
 
 VectorStatistic = Callable[[NDArray[np.integer]], NDArray[np.float64]]
 
@@ -219,9 +219,7 @@ def _interval(
     """As :func:`medxfer.evaluation.intervals.bootstrap` does, from values already drawn."""
     if not 0 < level < 1:
         raise ValueError(f"Need 0 < level < 1. Received: {level}.")
-    cautions = [caution] if caution else []
-    if clusters < FEW_CLUSTERS:
-        cautions.append(f"only {clusters} subjects: the interval is likely too narrow")
+    cautions = [*([caution] if caution else []), *few(clusters)]
     valid = values[~np.isnan(values)]
     if valid.size < values.size:
         cautions.append(f"no value in {values.size - valid.size} of {values.size} draws")

@@ -149,3 +149,9 @@ class TestTukey:
     def test_refuses_what_has_no_quartiles(self, values):
         with pytest.raises(ValueError, match="box plot"):
             intervals.tukey(values)
+
+
+def test_what_is_said_of_few_subjects():
+    assert "single subject" in intervals.few(1)[0]
+    assert intervals.few(4) == ["only 4 subjects: the interval is likely too narrow"]
+    assert intervals.few(intervals.FEW_CLUSTERS) == []
