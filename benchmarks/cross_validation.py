@@ -16,7 +16,7 @@ import secrets
 import subprocess
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from medxfer import plugins
 from medxfer.evaluation import figures
@@ -38,6 +38,7 @@ def command(*arguments: str) -> None:
 
 def main(arguments: list[str]) -> None:
     """Prepare, train and pool."""
+    logging.set_verbosity(logging.WARNING)  # fonts of figures are talked of at length
     output = pathlib.Path(FLAGS.output)
     pooled: dict[str, list[dict]] = {}
     truth: dict[str, dict] = {}
