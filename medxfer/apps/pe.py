@@ -34,7 +34,7 @@ def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:
     from data_prep.phantoms import pe as phantom
 
     raw = phantom.ensure(cache)
-    settings = pe.Settings(patches_per_candidate=10)
+    settings = pe.Settings(patches_per_candidate=10, test_patches=9)
     return _phantom.records(raw, pe.prepare, settings)
 
 

@@ -12,6 +12,7 @@ import pydicom
 import pytest
 
 from data_prep import pe as prep
+from data_prep.candidates import embolus
 from data_prep.errors import UserError
 from data_prep.phantoms import pe as phantom
 from medxfer.apps import pe
@@ -86,22 +87,27 @@ class TestPe(AppTestCase):
             assert text.encode() not in written
         assert f"{found['candidates']} candidates" in app.describe(found)
 
-    def test_series_that_share_folders_or_fill_several(self, app, raw, folder, tmp_path):
-        first, second = (path for path in app.raw_inputs(raw)[:2])
+    def test_series_that_share_folders_or_fill_several(
+        self, app, raw, folder, tmp_path, monkeypatch
+    ):
+        first, second = app.raw_inputs(raw)[:2]
         mixed = tmp_path / "mixed"
-        for number, series in enumerate((first, second)):
-            for count, path in enumerate(sorted(series.iterdir())):
+        for number, folder_of_one in enumerate((first, second)):
+            for count, path in enumerate(sorted(folder_of_one.iterdir())):
                 place = mixed / f"{count % 2}" / f"{number}-{count}"
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, place)
         inputs = app.raw_inputs(mixed)
         assert len(inputs) == 2 and all(path.is_file() for path in inputs)
-        scorer = app.cnn(self.network())
-        found = []
-        for name, path in zip("abcd", [*sorted([first, second]), *inputs], strict=True):
-            app.predict(path, scorer, folder.settings, name, tmp_path)
-            found.append((tmp_path / f"{name}.csv").read_text())
-        assert sorted(found[:2]) == sorted(found[2:]) and found[0] != found[1]
+        volumes = []
+        monkeypatch.setattr(embolus, "find", lambda hu, *_, **__: volumes.append(hu) or [])
+        series = []
+        for path in (first, second, *inputs):
+            app.predict(path, None, folder.settings, "a", tmp_path)
+            series.append(json.loads((tmp_path / "a.json").read_text())["series_uid_sha256"])
+        assert sorted(series[:2]) == sorted(series[2:]) and series[0] != series[1]
+        for name, volume in zip(series[2:], volumes[2:], strict=True):
+            np.testing.assert_array_equal(volume, volumes[series.index(name)])
 
     def test_predict_takes_one_volume(self, app, raw, tmp_path):
         with pytest.raises(UserError, match="CT volumes"):
