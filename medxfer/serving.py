@@ -43,8 +43,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from medxfer import serving_warmup, serving_weights
-from medxfer.data import patch_transform, resize_to
+from medxfer import serving_fit, serving_warmup, serving_weights
+from medxfer.data import patch_transform
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 DESCRIPTION = pathlib.PurePath("assets.extra", "medxfer.json")
@@ -60,6 +60,7 @@ def export(
     app: str,
     run_card_hash: str = "",
     multilabel: bool = False,
+    fit: str = "",
     weights: str = "float32",
     version: int | None = None,
 ) -> pathlib.Path:
@@ -85,6 +86,9 @@ def export(
         Hash of the run card, so that an export can be traced to its run.
     multilabel
         Whether an image may show several classes, so that each has a probability of its own.
+    fit
+        How an image of any shape becomes a square of ``patch`` pixels, "pad" or "crop"; see
+        :func:`medxfer.serving_fit.square`. Empty: patches are square, or stretched.
     weights
         How they are stored, one of :data:`medxfer.serving_weights.KINDS`; other than float32 the
         model is called ``app-weights``.
@@ -114,6 +118,7 @@ def export(
         "patch": patch,
         "input_side": model_module.INPUT_SIDE,
         "multilabel": multilabel,
+        "fit": fit,
         "weights": weights,
         "run_card_hash": run_card_hash,
     }
@@ -121,7 +126,8 @@ def export(
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as partial:
         written = pathlib.Path(partial) / "export"
         logits = serving_weights.forward(_float32_twin(model), weights)
-        _write(logits, model_module, classes, written, _activation(multilabel))
+        transform = _transform(model_module, patch, fit)
+        _write(logits, transform, classes, written, _activation(multilabel))
         serving_warmup.write(written, name, patch or model_module.INPUT_SIDE)
         (written / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
         return _as_version(written, home, version)
@@ -204,9 +210,15 @@ def _activation(multilabel: bool):
     return tf.nn.sigmoid if multilabel else tf.nn.softmax
 
 
-def _write(logits, model_module, classes, path, activation):
+def _transform(model_module: ModuleType, side: int, fit: str):
+    """Images float32 (N, H, W, 3) to the input of the network."""
     transform = patch_transform(model_module)
+    if not fit:
+        return transform
+    return lambda images: transform(serving_fit.square(images, side, fit))
 
+
+def _write(logits, transform, classes, path, activation):
     def probabilities(images):
         images = tf.tile(images, [1, 1, 1, 3 // tf.shape(images)[-1]])
         images = tf.ensure_shape(images, (None, None, None, 3))
@@ -216,14 +228,15 @@ def _write(logits, model_module, classes, path, activation):
         # Each image is resized as it is decoded, since those of a batch may differ in size.
         image = tf.io.decode_image(content, channels=3, expand_animations=False)
         image = tf.ensure_shape(image, (None, None, 3))
-        return resize_to(model_module.INPUT_SIDE)(image)
+        return transform(tf.cast(image, tf.float32)[None])[0]
 
     def decoded(contents):
-        return tf.map_fn(read, contents, fn_output_signature=tf.float32)
+        inputs = tf.map_fn(read, contents, fn_output_signature=tf.float32)
+        return activation(logits(inputs))
 
     def classify(inputs):
         feature = {"image": tf.io.FixedLenFeature((), tf.string)}
-        scores = probabilities(decoded(tf.io.parse_example(inputs, feature)["image"]))
+        scores = decoded(tf.io.parse_example(inputs, feature)["image"])
         names = tf.tile(tf.constant([list(classes)]), [tf.shape(scores)[0], 1])
         return {"classes": names, "scores": scores}
 
@@ -235,7 +248,7 @@ def _write(logits, model_module, classes, path, activation):
     )
     archive.add_endpoint(
         "image_bytes",
-        lambda image_bytes: {"probabilities": probabilities(decoded(image_bytes))},
+        lambda image_bytes: {"probabilities": decoded(image_bytes)},
         [tf.TensorSpec((None,), tf.string, "image_bytes")],
     )
     archive.add_endpoint("classify", classify, [tf.TensorSpec((None,), tf.string, "inputs")])

@@ -196,6 +196,7 @@ def test_signatures_are_those_tensorflow_serving_expects(exported):
         "patch": 9,
         "input_side": SIDE,
         "multilabel": False,
+        "fit": "",
         "weights": "float32",
         "run_card_hash": "abc",
     }
