@@ -76,6 +76,7 @@ def write(
             classes=folder.classes,
             model_module=model_module,
             multilabel=folder.multilabel,
+            fit=folder.settings.get("fit", ""),
             weights=kind,
             version=int(made["float32"].name) if made else None,
             **about,

@@ -420,3 +420,35 @@ def test_check_passes_and_fails(driver, records, bad):
     assert (done.status, done.out.splitlines()[-1]) == (0, "Nothing wrong was found.")
     done = driver.call("--app=cimt", "--mode=check", f"--data={bad}/damaged")
     assert "has changed since it was written" in done.error
+
+
+def test_list_groups_is_a_table_and_no_run(driver, records, tmp_path):
+    call = ["--list_groups", f"--model={networks.NAME}", f"--output={tmp_path}"]
+    done = driver.call(*call, "--tune=fc2", f"--data={records}")
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["group", "conv1", "fc2", "all"]
+    assert "frozen" in lines[1] and "3 classes" in lines[-1]
+    assert "2 classes" in driver.call(*call).out  # neither data nor app
+    assert "--tune=fc9 is unknown" in driver.call(*call, "--tune=fc9").error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lr_find_leaves_a_curve_and_no_run(driver, records, tmp_path):
+    call = ["--lr_find", *TRAIN, f"--data={records}", f"--output={tmp_path}"]
+    done = driver.call(*call, "--run=rates")
+    assert done.status == 0, done.err
+    folder = tmp_path / "rates"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "lr_find.json", "lr_find.pdf", "lr_find.png",
+    ]  # fmt: skip
+    found = json.loads((folder / "lr_find.json").read_text())
+    assert found["rates"] == sorted(found["rates"]) and len(found["rates"]) > 20
+    assert len(found["losses"]) == len(found["smoothed"]) == len(found["rates"])
+    assert found["suggestion"] < found["rates"][-1]
+    assert f"--base_rate={found['suggestion']:.1g}" in done.out
+    assert str(records) not in (folder / "lr_find.json").read_text()
+    assert driver.call(*call, "--run=rates").status == 0  # again, in its place
+    (tmp_path / "thesis").mkdir()
+    assert "holds something else" in driver.call(*call, "--run=thesis").error
+    assert "needs a depth or a strategy" in driver.call(*call, "--tune=auto").error
