@@ -183,7 +183,8 @@ def prepare(
     ------
     UserError
         See :func:`data_prep.readers._classification.find`, :func:`data_prep.parts.assign`,
-        :func:`data_prep.parts.check` and :func:`data_prep.command.prepare`.
+        :func:`data_prep.parts.check` and :func:`data_prep.command.prepare`; what is wrong with the
+        input as a whole is said before any image is read.
     """
     settings, choice = settings or Settings(), choice or Options()
     options = options or command.Options(output, key=PUBLIC_KEY, test_fraction=TEST_FRACTION)
@@ -193,6 +194,8 @@ def prepare(
         choice = dataclasses.replace(choice, own_split=False)
     decoding = Decoding.of(dataclasses.asdict(settings))
     found = _classification.find(pathlib.Path(raw), choice, decoding)
+    if options.test_fraction < 1:
+        parts.require_images(found.pictures, found.classes)
     _classification.warn_of_subjects(found.pictures)
     work = shards.work_folder(options.output)
     look = work / "look"

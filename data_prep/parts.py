@@ -110,14 +110,11 @@ def check(
     counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     for picture in pictures:
         counts[assigned.parts[pseudonym(picture.subject, key)]].update(picture.labels)
+    if "train" in counts:
+        require_images(pictures, classes)
     for index, name in enumerate(classes):
-        total = sum(found[index] for found in counts.values())
-        if "train" in counts and not total:
-            raise UserError(
-                f"There is no image of class '{name}' that can be used: add some, take its folder "
-                "away, or name the other classes with --classes."
-            )
         if "train" in counts and not counts["train"][index]:
+            total = sum(found[index] for found in counts.values())
             subjects = len({p.subject for p in pictures if index in p.labels})
             how = "change the set's own split or draw another with --noown_split"
             raise UserError(
@@ -127,6 +124,23 @@ def check(
         for part in ("validation", "test"):
             if part in counts and not counts[part][index]:
                 logging.warning("No image of class '%s' is in the %s part.", name, part)
+
+
+def require_images(pictures: Sequence[Picture], classes: Sequence[str]) -> None:
+    """Test that there is an image of every class.
+
+    Raises
+    ------
+    UserError
+        If not.
+    """
+    seen = {index for picture in pictures for index in picture.labels}
+    for index, name in enumerate(classes):
+        if index not in seen:
+            raise UserError(
+                f"There is no image of class '{name}' that can be used: add some, take its folder "
+                "away, or name the other classes with --classes."
+            )
 
 
 def _strata(pictures: Sequence[Picture], key: bytes) -> dict[str, str]:
