@@ -5,6 +5,7 @@ patches; a lesion is found by any candidate in it; FROC over the images or volum
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from medxfer.evaluation.marks import Marks
 from medxfer.evaluation.resampling import Bars
 
 SHOWN = 12  # candidates in a figure
+GROUP = 32  # candidates scored at once
 
 #: Example of one candidate, as records hold it -> score, higher is more suspicious.
 Scorer = Callable[[Mapping], float]
@@ -98,12 +100,20 @@ def cnn(network) -> Scorer:
     """Mean probability over the patches of a candidate, and their mirrors if the records say so."""
     mirrors = network.settings.get("test_mirrors", 1) > 1
 
-    def scorer(unit: Mapping) -> float:
+    def seen(unit: Mapping) -> NDArray[np.uint8]:
         stack = views(unit)
-        if mirrors:
-            stack = patches.dihedral(stack).reshape(-1, *stack.shape[1:])
-        return float(network.classify(stack)[:, 1].mean(dtype=np.float64))
+        return patches.dihedral(stack).reshape(-1, *stack.shape[1:]) if mirrors else stack
 
+    def together(units: Sequence[Mapping]) -> list[float]:
+        stacks = [seen(unit) for unit in units]
+        found = network.classify(np.concatenate(stacks))[:, 1].astype(np.float64)
+        ends = np.cumsum([len(stack) for stack in stacks])
+        return [float(part.mean()) for part in np.split(found, ends[:-1])]
+
+    def scorer(unit: Mapping) -> float:
+        return together([unit])[0]
+
+    scorer.together = together  # few patches alone would leave most of a batch empty
     return scorer
 
 
@@ -119,17 +129,21 @@ def score(
     from medxfer import data
 
     found, pictures = [], {}
-    for unit in tqdm(
+    bar = tqdm(
         data.units(folder, split),
         total=folder.count(split),
         desc=split,
         unit="candidate",
         disable=None if progress else True,  # None: not in a file
-    ):
-        where = {name: float(unit[name]) for name in places}
-        keys = (unit[name] for name in ("unit", "case", "subject"))
-        found.append(Candidate(*keys, int(unit["lesion"]), float(scorer(unit)), where))
-        pictures[unit["unit"]] = views(unit)[0, ::2, ::2].copy()
+    )
+    each = iter(bar)
+    together = getattr(scorer, "together", lambda units: [scorer(unit) for unit in units])
+    while group := list(itertools.islice(each, GROUP)):
+        for unit, value in zip(group, together(group), strict=True):
+            where = {name: float(unit[name]) for name in places}
+            keys = (unit[name] for name in ("unit", "case", "subject"))
+            found.append(Candidate(*keys, int(unit["lesion"]), float(value), where))
+            pictures[unit["unit"]] = views(unit)[0, ::2, ::2].copy()
         if len(pictures) > 20 * SHOWN:
             pictures = _of_note(found, pictures)
     return Detections(found, folder.truth[split], _of_note(found, pictures))

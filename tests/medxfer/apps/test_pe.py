@@ -15,6 +15,7 @@ from data_prep import pe as prep
 from data_prep.candidates import embolus
 from data_prep.errors import UserError
 from data_prep.phantoms import pe as phantom
+from medxfer import data
 from medxfer.apps import pe
 from tests.testing.app_test_case import AppTestCase
 
@@ -61,6 +62,11 @@ class TestPe(AppTestCase):
                     apart = [found.places[axis] - lesion[axis] for axis in "xyz"]
                     # Inside an embolus, which may be as long as some radii of its ball.
                     assert np.linalg.norm(apart) < 6 * reach + 2
+
+    def test_scores_do_not_depend_on_what_is_scored_beside_it(self, app, folder, methods):
+        scorer = app.cnn(self.network())
+        for unit, found in zip(data.units(folder, "test"), methods["network"], strict=True):
+            assert found.score == scorer(unit)
 
     def test_no_identifier_is_in_the_records(self, folder):
         found = b"".join(path.read_bytes() for path in folder.path.rglob("*") if path.is_file())
