@@ -140,6 +140,11 @@ def summary(path: pathlib.Path, card: Mapping, unit: str) -> str:
         "",
         f"  weights      {source['source']}"
         + (f"; new: {', '.join(source['new'])}" if source["new"] else ""),
+        *(
+            [f"  depth        {card['search']['depth']}: {card['search']['reason']}"]
+            if "search" in card
+            else []
+        ),
         f"  best epoch   {card['best_epoch'] + 1}, "
         f"validation AUC {card['best_validation_auc']:.4f}",
         f"  report       {path / 'report.html'}",
@@ -173,6 +178,7 @@ def html(app: ModuleType, card: Mapping, folder, drawn: Sequence[Drawing]) -> st
         f"The {_text(app.UNIT)}s of one subject are not independent: tests on subject means and "
         "the bootstrap respect that.</p>",
         _table(("measure", "pair", "difference", *_tests(card)), _comparison_rows(card)),
+        *_search(card),
         "<h2>Figures</h2>",
         *(_figure(drawing) for drawing in drawn),
         "<h2>Data</h2>",
@@ -201,6 +207,23 @@ def html(app: ModuleType, card: Mapping, folder, drawn: Sequence[Drawing]) -> st
         + "\n".join(parts)
         + "</body></html>\n"
     )
+
+
+def _search(card: Mapping) -> list[str]:
+    """How a depth was found on the validation part."""
+    if "search" not in card:
+        return []
+    from medxfer.studies import auto
+
+    found = card["search"]
+    head = ("tuned from", "validation score", "gain over the depth taken before", "taken")
+    return [
+        "<h2>Which depth?</h2>",
+        f"<p>{_text(found['depth'])}, found on the validation part alone: "
+        f"{_text(found['reason'])}. A deeper setting is taken if its gain is more than its noise: "
+        "if the 95 % interval by bootstrap over the validation subjects lies above 0.</p>",
+        _table(head, auto.summary(found)),
+    ]
 
 
 def _method(card: Mapping) -> str:

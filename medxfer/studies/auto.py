@@ -141,6 +141,8 @@ def search(
         if waited >= patience:
             reason = f"{waited} deeper settings in a row gained no more than the noise"
             break
+    if cautions := {step.gain.caution for step in steps if step.gain and step.gain.caution}:
+        reason += f" ({'; '.join(sorted(cautions))})"
     return Choice(chosen, tuple(steps), reason)
 
 

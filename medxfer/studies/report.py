@@ -15,6 +15,7 @@ _STYLE = """
 .matrix td.yes { background: #dcebf5; } .matrix td.none { background: #f6f6f6; }
 .answer { font-size: 1.05rem; border-left: 4px solid #0072B2; padding-left: .9rem; }
 a { color: #00558a; } details { margin: .8rem 0; } code { overflow-wrap: anywhere; }
+.words td.n { white-space: normal; }
 @media (max-width: 40rem) {
   figure { overflow-x: auto; } figure img { max-width: none; width: 40rem; }
 }
@@ -212,20 +213,20 @@ def _paper(app: str, gathered: Gathered) -> list[str]:
     rows = [
         (
             row.paper,
+            row.verdict,
             answer.interval(row.difference, primary, unit=False),
             report.p_value(row.p),
-            row.verdict,
         )
         for row in found
     ]
-    head = ("in the paper", f"here: difference in {report._titled(primary)} (95 %)", "p", "verdict")
+    head = ("in the paper", "here", f"difference in {report._titled(primary)} (95 %)", "p")
     return [
         "<h2>What the paper found</h2>",
         "<p class='note'>Relations that Tajbakhsh et al. 2016 report for this application, on "
         "other data and with other weights. Not shown: the paired test does not "
         "tell the two apart; no contradiction: nor should it. p is adjusted by Holm's method over "
         "all pairs, but for less data.</p>",
-        report._table(head, rows),
+        f"<div class='words'>{report._table(head, rows)}</div>",
     ]
 
 

@@ -142,6 +142,20 @@ def test_synthetic_data_is_said_to_be_so(folder, drawn):
     assert "The images of this run are synthetic" in page(card(), folder, drawn).text
 
 
+def test_a_search_for_the_depth_is_told_step_by_step(folder, drawn, tmp_path):
+    gain = {**interval(0.5, "only 2 subjects: <few>"), "low": -0.25}
+    path = [
+        {"depth": "fc8", "score": 0.8, "gain": None, "accepted": True},
+        {"depth": "fc6", "score": 0.91234, "gain": gain, "accepted": False},
+    ]
+    found = card(tune="fc6") | {"search": {"depth": "fc8", "path": path, "reason": "<enough>"}}
+    page = Page(report.html(APP, found, folder, drawn))
+    assert "fc8, found on the validation part alone: <enough>." in page.text
+    place = page.cells.index("fc6", page.cells.index("tuned from"))
+    assert page.cells[place : place + 4] == ["fc6", "0.9123", "+0.5000 (-0.2500 to +1.5000)", "no"]
+    assert "depth        fc8: <enough>" in report.summary(tmp_path, found, "region")
+
+
 def test_scratch_is_not_called_fine_tuning(folder, drawn):
     found = page(card(tune="scratch"), folder, drawn)
     assert "trained from scratch" in found.text
