@@ -167,7 +167,8 @@ def score(folder, split: str, scorer: Scorer, progress: bool = False) -> Images:
         unit="image",
         disable=None if progress else True,  # None: not in a file
     )
-    for units in iter(lambda: list(itertools.islice(bar, _BATCH)), []):
+    rest = iter(bar)
+    for units in iter(lambda: list(itertools.islice(rest, _BATCH)), []):
         probabilities = np.asarray(scorer(np.stack([unit["image"] for unit in units])), np.float64)
         for unit, row in zip(units, probabilities, strict=True):
             truth = np.asarray(unit["labels"], np.int64)

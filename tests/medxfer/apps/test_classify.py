@@ -65,6 +65,14 @@ class TestClassify(AppTestCase):
         assert found["accuracy"].estimate == pytest.approx(np.mean(p.argmax(1) == labels))
         assert set(found) == set(classification.merits(NAMES))
 
+    @pytest.mark.parametrize("size", [1, 5])
+    def test_batches_make_no_difference(self, app, folder, methods, monkeypatch, size):
+        monkeypatch.setattr(classify, "_BATCH", size)
+        assert folder.count("test") > 2 * size
+        found = app.score(folder, "test", levels)
+        assert app.rows(found) == app.rows(methods["network"])
+        assert found.pictures.keys() == methods["network"].pictures.keys()
+
     def test_rows_come_back(self, app, folder, methods):
         for results in methods.values():
             rows = [{k: str(v) for k, v in row.items()} for row in app.rows(results)]
