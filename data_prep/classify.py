@@ -194,9 +194,10 @@ def prepare(
         choice = dataclasses.replace(choice, own_split=False)
     decoding = Decoding.of(dataclasses.asdict(settings))
     found = _classification.find(pathlib.Path(raw), choice, decoding)
-    if options.test_fraction < 1:
+    divided = options.test_fraction < 1 or options.folds is not None
+    if divided:
         parts.require_images(found.pictures, found.classes)
-    _classification.warn_of_subjects(found.pictures)
+    _classification.warn_of_subjects(found.pictures, divided)
     work = shards.work_folder(options.output)
     look = work / "look"
     arrays = look / "arrays"

@@ -380,8 +380,14 @@ def _pictures_of(
     ]
 
 
-def warn_of_subjects(pictures: Sequence[Picture]) -> None:
+def warn_of_subjects(pictures: Sequence[Picture], divided: bool = True) -> None:
     """Say loudly where a split cannot keep persons together.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+    divided : bool
+        There will be more than one part.
 
     Raises
     ------
@@ -398,7 +404,7 @@ def warn_of_subjects(pictures: Sequence[Picture]) -> None:
             len(pictures),
         )
     subjects = {picture.subject for picture in pictures}
-    if len(subjects) == 1 and len(pictures) > 1:
+    if divided and len(subjects) == 1 and len(pictures) > 1:
         how = {
             TABLE: "by the table",
             NAME: "by --subject_regex",

@@ -170,6 +170,7 @@ class TestSubjects:
             write_dicom(tmp_path / name / "a.dcm", texture(len(name)))
         with pytest.raises(UserError, match=r"one subject by PatientID \(0010,0020\)"):
             _classification.warn_of_subjects(find(tmp_path).pictures)
+        _classification.warn_of_subjects(find(tmp_path).pictures, divided=False)
 
     def test_unknown_ones_are_warned_of(self, tmp_path, caplog):
         _classification.warn_of_subjects(find(write_folders(tmp_path)).pictures)
