@@ -234,7 +234,7 @@ def _method(card: Mapping) -> str:
     )
     common = (
         f"batch {config['batch_size']}, dropout {config['dropout']}, seed {config['seed']}, "
-        f"{card['precision']}"
+        f"{card['precision']}{_balanced(config)}"
     )
     if _is_depth(card) or "search" in card:
         begin = "" if config["tune"] == "scratch" else f", after {source['source']},"
@@ -256,6 +256,12 @@ def _method(card: Mapping) -> str:
         f"strategies compared by Davila et al., Image and Vision Computing 146:105012, 2024. "
         f"Stages: {stages}. {kept}"
     )
+
+
+def _balanced(config: Mapping) -> str:
+    how = {"weights": "weights in the loss", "sampling": "as many images of each in every epoch"}
+    balance = config.get("balance", "none")
+    return f", classes balanced by {how[balance]}" if balance in how else ""
 
 
 def _is_depth(card: Mapping) -> bool:

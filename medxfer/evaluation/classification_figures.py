@@ -16,7 +16,7 @@ from medxfer.evaluation.figures import BLUE, CYCLE, DASHES, GREY, WIDTH, Figure
 from medxfer.evaluation.intervals import Interval
 
 _WHITE_TO_BLUE = matplotlib.colors.LinearSegmentedColormap.from_list("", ["white", BLUE])
-WRITTEN = 20  # classes, up to which the cells of a confusion matrix hold numbers
+WRITTEN, NAMED = 20, 60  # classes up to which a confusion matrix has numbers, and names
 _FAINT = "#E4E4E4"
 
 
@@ -44,11 +44,12 @@ def confusion(counts: ArrayLike, classes: Sequence[str]) -> Figure:
                 words = f"{counts[row, column]}\n{share[row, column]:.0%}"
                 words = words if size <= 8 else words.split("\n")[0]
                 axes.text(column, row, words, ha="center", va="center", color=ink, fontsize=7)
-    names = [short(name) for name in classes]
-    upright = max(map(len, names)) * size > 40
-    axes.set_xticks(range(size), names, rotation=90 if upright else 0)
-    axes.set_yticks(range(size), names)
-    axes.tick_params(length=0)
+    if size <= NAMED:
+        names = [short(name) for name in classes]
+        upright = max(map(len, names)) * size > 40
+        axes.set_xticks(range(size), names, rotation=90 if upright else 0)
+        axes.set_yticks(range(size), names)
+    axes.tick_params(length=0, labelsize=8 if size <= WRITTEN else 5)
     axes.set(xlabel="Predicted", ylabel="True")
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(shown, ax=axes, shrink=0.7, aspect=25)
