@@ -8,6 +8,7 @@ read.
 
 import dataclasses
 import functools
+import math
 import pathlib
 import sys
 
@@ -195,6 +196,13 @@ class _Progress:
         )
 
 
+def size(count: float) -> str:
+    """Bytes as a person says them."""
+    if count >= 2**30:
+        return f"{count / 2**30:.1f} GiB"
+    return f"{math.ceil(count / 2**20)} MiB"
+
+
 def _plan_text(study, plan, estimated) -> str:
     """The plan for a person: one line a run, and the sum."""
     from medxfer.studies import tables
@@ -226,6 +234,8 @@ def _plan_text(study, plan, estimated) -> str:
         words = duration(estimated.total(FLAGS.jobs))
         source = estimated.source or "nothing measured yet"
         lines.append(f"Estimated time of the others: {words}, classic methods aside ({source}).")
+        if estimated.disk:
+            lines.append(f"Their weights will take {size(estimated.disk)} on the disk.")
     lines.append(f"Plan: {study.plan_file}")
     return "\n".join(lines)
 
@@ -242,9 +252,9 @@ def conclude(study, plan, folder) -> None:
     failed = execute.failures(study, plan.runs)
     found = gather.gather(study, plan, app, folder.truth["test"], failed)
     tables.write(study, plan, found)
-    size = folder.count("train")
+    examples = folder.count("train")
     batches = {
-        run.name: size // min(run.config.batch_size, size)
+        run.name: examples // min(run.config.batch_size, examples)
         for run in plan.runs
         if run.config.fraction == 1
     }

@@ -23,8 +23,8 @@ class _Enough(Exception):
 def measure(config: Config) -> dict:
     """Seconds: ``image`` (forward), ``steps`` (training, per image and layer group), ``unit``.
 
-    Beside them ``compile`` and ``open``, once a run, the number of test units, and ``busy``, which
-    all of this took.
+    Beside them ``compile`` and ``open``, once a run, the number of test units, ``busy``, which all
+    of this took, and the ``bytes`` of the weights.
     """
     import numpy as np
     import tensorflow as tf
@@ -65,6 +65,7 @@ def measure(config: Config) -> dict:
     found["compile"] = (time.perf_counter() - compiling) / len(names)
     found["unit"] = _unit(app, folder, app.cnn(experiment.network(built, folder.settings)))
     found["units"] = folder.count("test")
+    found["bytes"] = 4 * built.model.count_params()
     found["busy"] = time.perf_counter() - began
     return found
 

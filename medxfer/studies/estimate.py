@@ -26,10 +26,13 @@ class Estimate:
     seconds : dict
         Run -> seconds, None where nothing is known; finished runs are not in it.
     source : str
+    disk : float
+        Bytes of the weights that these runs will leave, as far as known.
     """
 
     seconds: dict[str, float | None]
     source: str
+    disk: float = 0.0
 
     def total(self, jobs: int = 1) -> float:
         """Seconds for all of them, ``jobs`` at a time.
@@ -66,13 +69,17 @@ def estimate(
     if unknown:
         source = f"{source} and a calibration" if source else "a calibration"
         source += ", as if no run ended early"
+    sizes = {run.config.model: study.run(run.name).weights for run in done}
+    size = {model: path.stat().st_size for model, path in sizes.items() if path.is_file()}
     for model in dict.fromkeys(run.config.model for run in unknown):
         own = [run for run in unknown if run.config.model == model]
         measured = _calibration(study, own[0])
+        size.setdefault(model, measured["bytes"] if measured else 0)
         for run in own:
             share = run.subjects / train_subjects
             known[run.name] = measured and _from_calibration(run, measured, examples, share)
-    return Estimate(known, source)
+    disk = sum(size.get(run.config.model, 0) for run in left if not run.is_counterpart)
+    return Estimate(known, source, disk)
 
 
 def _from_finished(
@@ -112,7 +119,7 @@ def _calibration(study: StudyFolder, run: Planned) -> dict | None:
     about = {"machine": locks.machine(), "batch": run.config.batch_size}
     try:
         kept = json.loads(path.read_text())
-        if kept.pop("about") == about:
+        if kept.pop("about") == about and "bytes" in kept:
             return kept
     except (OSError, ValueError, LookupError):
         pass

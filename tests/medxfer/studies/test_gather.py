@@ -308,6 +308,9 @@ def test_what_is_left_is_estimated_from_finished_runs(tmp_path):
     first = {run.method: run for run in plan.runs if run.config.seed == 0 and run.subjects == 8}
     for run in first.values():
         fabricated.finish(study, plan, run, CASES)
+        weights = study.run(run.name).weights
+        weights.parent.mkdir()
+        weights.write_bytes(b"0" * (0 if run.is_counterpart else 100))
     found = estimate.estimate(study, plan, {"train": 80, "validation": 20, "test": 10}, 8)
     assert set(found.seconds) == {run.name for run in plan.runs} - {r.name for r in first.values()}
     for run in plan.runs:
@@ -315,6 +318,8 @@ def test_what_is_left_is_estimated_from_finished_runs(tmp_path):
             training = 0 if run.is_counterpart else 60.0 * run.subjects
             assert found.seconds[run.name] == pytest.approx(training + 3.0)
     assert found.source == f"{len(first)} finished runs"
+    networks = [run for run in plan.runs if not run.is_counterpart and run.name in found.seconds]
+    assert found.disk == 100 * len(networks)
     assert found.total(2) == pytest.approx(sum(found.seconds.values()) / 2)
 
 
