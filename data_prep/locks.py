@@ -233,13 +233,18 @@ def _insist(
 ) -> Claim:
     """A claim, or the user's error that says who has it."""
     for _ in range(_LOOKS):
-        with contextlib.suppress(FileNotFoundError):  # the one before removed the folder just now
+        try:
             if claim := take(place, name, age):
                 return claim
             owner = holder(place, name)
             if owner and held(place, name, age):
                 after = "" if owner.here else f" It is taken over after {duration(age)} of silence."
                 raise UserError(f"{folder} is in use by {owner}.{after} {instead}")
+        except FileNotFoundError:
+            pass  # the one before removed the folder just now
+        except FileExistsError:  # or while it was made; or a file is in the way
+            if folder.exists() and not folder.is_dir():
+                raise
         time.sleep(_PAUSE)
     raise UserError(f"{folder} is in use by a process that cannot be told. {instead}")
 

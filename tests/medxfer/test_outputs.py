@@ -250,7 +250,8 @@ def test_training_of_several_labels(tmp_path, tune, balance):
     assert last.score == pytest.approx(-metrics.log_loss(validation.labels.ravel(), best.ravel()))
     assert last.validation_loss == pytest.approx(-3 * last.score, rel=1e-6)
     assert last.score > history.epochs[0].score or tune == "lp_ft"
-    assert np.abs(seen[0].sum(axis=1) - 1).max() > 0.1
+    # A softmax would sum to 1 within rounding.
+    assert np.abs(seen[0].sum(axis=1) - 1).max() > 1e-3
 
 
 def test_labels_that_are_no_labels(tmp_path):
