@@ -16,20 +16,6 @@ class Died(Exception):
     pass
 
 
-@dataclasses.dataclass
-class Fateful(tiny.Pipeline):
-    """Something happens when a batch of this number, over the whole run, is asked for."""
-
-    at: int = 10**9
-    happen: object = None
-
-    def _batches(self, order, size):
-        for batch in super()._batches(order, size):
-            if self.reads == self.at:
-                self.happen()
-            yield batch
-
-
 def ask():
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -41,7 +27,7 @@ def die():
 def parts(happen=None, train=10**9, validation=10**9):
     """The usual parts; five steps an epoch, three batches of validation."""
     return [
-        Fateful(part.images, part.labels, at=at, happen=happen)
+        tiny.Fateful(part.images, part.labels, at=at, happen=happen)
         for part, at in zip(tiny.pipelines(), (train, validation), strict=True)
     ]
 
@@ -73,9 +59,9 @@ def same(found, expected):
     ("tune", "where"),
     [
         ("conv1", {"train": 3}),  # in the first epoch
-        ("conv1", {"train": 5}),  # in its last step
-        ("conv1", {"train": 9}),  # in the second one
-        ("conv1", {"validation": 5}),  # in its validation
+        pytest.param("conv1", {"train": 5}, marks=pytest.mark.slow),  # in its last step
+        pytest.param("conv1", {"train": 9}, marks=pytest.mark.slow),  # in the second one
+        pytest.param("conv1", {"validation": 5}, marks=pytest.mark.slow),  # in its validation
         ("two stages", {"train": 17}),  # in the first epoch of the second stage
         ("auto_rgn", {"train": 10}),  # with factors and momenta that the epoch began with
     ],

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from medxfer import data, exports, serving, serving_weights
+from medxfer.models import alexnet
 from tests.medxfer import test_serving
 from tests.testing.networks import tiny_network
 
@@ -136,3 +137,19 @@ def test_the_exports_of_a_run_are_compared(carotid_records, tmp_path):
     lines = exports.table(content["variants"]).splitlines()
     assert [line.split()[0] for line in lines] == ["weights", "float32", "float16", "int8"]
     assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.slow
+def test_alexnet_shrinks_to_a_half_and_a_quarter(tmp_path):
+    model = alexnet.build(3, init="gaussian", seed=1)
+    images = np.random.default_rng(0).integers(0, 256, (4, 33, 33, 1), np.uint8)
+    sizes = {}
+    for kind in serving_weights.KINDS:
+        path = serving.export(
+            model, tmp_path, classes=test_serving.CLASSES, patch=33, model_module=alexnet,
+            app="cimt", weights=kind,
+        )  # fmt: skip
+        assert serving.verify(path, model, alexnet, images) < 1e-5
+        sizes[kind] = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    assert sizes["float16"] / sizes["float32"] == pytest.approx(0.5, abs=0.01)
+    assert sizes["int8"] / sizes["float32"] == pytest.approx(0.25, abs=0.01)

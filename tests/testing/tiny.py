@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -93,6 +94,20 @@ class Pipeline:
 
 def _hash(images: np.ndarray) -> str:
     return hashlib.sha256(images.tobytes()).hexdigest()
+
+
+@dataclasses.dataclass
+class Fateful(Pipeline):
+    """Something happens when a batch of this number, over the whole run, is asked for."""
+
+    at: int = 10**9
+    happen: Callable[[], None] = int
+
+    def _batches(self, order, size):
+        for batch in super()._batches(order, size):
+            if self.reads == self.at:
+                self.happen()
+            yield batch
 
 
 def pipelines(n: int = 40, process: tuple[int, int] = (0, 1), noise: float = 0.5):
