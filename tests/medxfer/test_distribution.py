@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from data_prep.errors import UserError
-from medxfer import distribution
+from medxfer import checkpoints, distribution
 from tests.testing import train_replicas
 
 SECONDS = 180
@@ -124,6 +124,16 @@ def test_two_processes_keep_features_and_resume(tmp_path, alone):
     two_workers(tmp_path, "disk", "2")
     assert {path.stem for path in (tmp_path / "run" / "checkpoints").iterdir()} >= {"last"}
     two_workers(tmp_path, "disk")
+    assert_two_workers_same_as_alone(tmp_path, alone)
+
+
+@pytest.mark.slow
+def test_where_one_process_is_asked_to_end_both_do_and_go_on(tmp_path, alone):
+    two_workers(tmp_path, "none", "asked")
+    assert not list((tmp_path / "run").glob("process-*"))
+    kept = checkpoints.Checkpoints(tmp_path / "run" / "checkpoints").meta("last")
+    assert (kept["epoch"], kept["step"]) == (1, 4)  # asked in step 3; they agree every second one
+    two_workers(tmp_path, "none")
     assert_two_workers_same_as_alone(tmp_path, alone)
 
 

@@ -3,17 +3,21 @@
     python -m tests.testing.train_replicas STRATEGY CACHE FOLDER [EPOCHS]
 
 Writes the weights, the scores and, where there are replicas, the dropout masks of each. With EPOCHS
-it writes checkpoints and is interrupted after so many epochs; the next call goes on.
+it writes checkpoints and is interrupted after so many epochs; the next call goes on. With "asked"
+for EPOCHS the second process is asked to end (SIGTERM) in its second epoch.
 """
 
+import contextlib
 import pathlib
+import signal
 import sys
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from medxfer import checkpoints, distribution, training, tuning
+from data_prep import signals
+from medxfer import checkpoints, distribution, stage_loop, training, tuning
 from tests.testing import tiny
 
 EXAMPLES = 44  # 5 batches of 8 and a rest; validation 25, the last batch a single example
@@ -21,14 +25,18 @@ SETTINGS = {"epochs": 4, "new_multiplier": 2.0, "tune": "conv2"}
 
 
 def train(
-    strategy, cache: str, folder: pathlib.Path, on_epoch_end=None
+    strategy, cache: str, folder: pathlib.Path, on_epoch_end=None, asked: bool = False
 ) -> tuple[keras.Model, training.History]:
     """20 steps without dropout, tuning from conv2."""
     config = tiny.config(cache=cache, **SETTINGS)
     with strategy.scope():
         model = tiny.build(dropout=0)
     groups = tiny.groups(model)
-    parts = tiny.pipelines(EXAMPLES, process=distribution.process(strategy))
+    process = distribution.process(strategy)
+    parts = tiny.pipelines(EXAMPLES, process=process)
+    if asked and process[0] == 1:
+        about = vars(parts[0])
+        parts[0] = tiny.Fateful(**about, at=8, happen=lambda: signal.raise_signal(signal.SIGTERM))
     history = training.fit(
         model,
         groups,
@@ -65,6 +73,12 @@ def main(name: str, cache: str, folder: str, epochs: str = "") -> None:
     index, count = distribution.process(strategy)
     if epochs:
         checkpoints.SECONDS = 0
+    if epochs == "asked":
+        stage_loop._AGREE = 2
+        with contextlib.suppress(signals.Terminated):
+            train(strategy, cache, pathlib.Path(folder), asked=True)
+            sys.exit("went on")
+        return
     stop = interrupt if epochs else None
     model, history = train(strategy, cache, pathlib.Path(folder), stop)
     arrays = {str(i): keras.ops.convert_to_numpy(w) for i, w in enumerate(model.weights)}

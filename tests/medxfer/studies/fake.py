@@ -7,6 +7,7 @@ import pathlib
 import sys
 import time
 
+from data_prep import signals
 from medxfer.config import Config
 from medxfer.studies import plan as plans
 
@@ -47,6 +48,15 @@ def main():
     if how and how.startswith("slow") and not (run / "once").exists():
         (run / "once").touch()
         time.sleep(float(how.removeprefix("slow")))
+    if how == "saving" and not (run / "once").exists():
+        with signals.terminable():
+            (run / "once").touch()
+            try:
+                time.sleep(60)
+            except signals.Terminated:
+                time.sleep(0.3)
+                (run / "saved").touch()
+                sys.exit(signals.RESUME)
     (run / "config.json").write_text(json.dumps(config))
     card = {"data": {"fingerprint": PRINT}}
     (run / "run_card.partial").write_text(json.dumps(card))

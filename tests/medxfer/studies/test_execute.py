@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from data_prep import locks
+from data_prep import locks, signals
 from data_prep.errors import UserError
 from medxfer.studies import execute as executes
 from medxfer.studies import plan as plans
@@ -104,6 +104,25 @@ def test_a_killed_study_takes_its_runs_with_it_and_goes_on(study):
     found = execute(study, plan, "fc2=slow900", age=1e9)  # the holder is known to be dead
     assert len(found.done) == len(plan.runs)
     assert visits(study, plan) == {"fc2": 2, "conv1": 1, "scratch": 1, "handcrafted": 1}
+
+
+def test_a_study_that_is_asked_to_end_lets_its_runs_save(study, monkeypatch):
+    plan = fake.plan()
+    place = study.run(plan.runs[0].name).path
+    sleep, asked = time.sleep, []
+
+    def sleeping(seconds):
+        if (place / "once").exists() and not asked:
+            asked.append(True)
+            raise signals.Terminated
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleeping)
+    with pytest.raises(signals.Terminated):
+        execute(study, plan, "fc2=saving")
+    assert (place / "saved").exists()
+    assert not locks.held(study.path / "claims", plan.runs[0].name)
+    assert len(execute(study, plan).done) == len(plan.runs)
 
 
 def test_two_shards_do_every_run_once_between_them(study):
