@@ -27,6 +27,7 @@ class Config:
     app: str
     tune: str = "fc6"
     model: str = "alexnet"
+    input_side: int = 0  # pixels; 0: the side that the network was made for
     weights: str = "imagenet"
     init: str = "gaussian"  # of layers without pre-trained weights
     data: str = ""  # folder of records; empty: the app's phantom
@@ -66,6 +67,8 @@ class Config:
                 raise UserError(f"--{name} must be {rule}. Received: {value!r}.")
 
         need(0 < self.fraction <= 1, "fraction", "above 0 and at most 1")
+        side = self.input_side
+        need(side == 0 or side >= 32, "input_side", "0 (the network's own) or at least 32 pixels")
         need(self.epochs >= 1, "epochs", "at least 1")
         need(self.patience >= 1, "patience", "at least 1")
         need(self.batch_size >= 1, "batch_size", "at least 1")

@@ -16,6 +16,7 @@ from medxfer import (
     data,
     distribution,
     exports,
+    models,
     plugins,
     report,
     runs,
@@ -68,7 +69,7 @@ def open_data(config: Config) -> data.DatasetFolder:
 
 def build(config: Config, classes: int, source: str | None = None) -> Built:
     """Build a network and fill it: with ``config.weights``, or with a run's own file ``source``."""
-    network = plugins.load("medxfer.models", config.model)
+    network = models.load(config.model, config.input_side)
     model = network.build(classes, init=config.init, seed=config.seed, dropout=config.dropout)
     filled = None
     if source is None:
@@ -99,7 +100,7 @@ def train(
     """
     started = time.monotonic()
     run.check(config)
-    network = plugins.load("medxfer.models", config.model)
+    network = models.load(config.model, config.input_side)
     if config.tune != auto.AUTO:  # before the download of weights, which a wrong name would waste
         tuning.stages_for(config.tune, list(network.LAYER_GROUPS), config)
     folder = open_data(config)

@@ -164,10 +164,10 @@ def command(config: Config, classes: int, given: bool) -> str:
     UserError
         If ``config.tune`` was asked for and is unknown.
     """
-    from medxfer import plugins
+    from medxfer import models
     from medxfer.studies import auto
 
-    module = plugins.load("medxfer.models", config.model)
+    module = models.load(config.model, config.input_side)
     model = module.build(classes, init=config.init, seed=config.seed, dropout=config.dropout)
     groups = _groups.layer_groups(model, module.LAYER_GROUPS)
     names = list(groups)

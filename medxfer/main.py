@@ -91,6 +91,12 @@ flags.DEFINE_bool(
     "--mode=predict: call results after the input files. Off, because file names often hold "
     "patient identifiers; results then carry pseudonyms and the terminal shows which is which.",
 )
+flags.DEFINE_integer(
+    "input_side",
+    _DEFAULTS.input_side,
+    "Side in pixels to which images are resized for the network; 0: the side that it was made for. "
+    "Only networks that end in global average pooling take another, all but alexnet.",
+)
 flags.DEFINE_integer("epochs", _DEFAULTS.epochs, "At most so many; the best one is kept.")
 flags.DEFINE_integer(
     "patience", _DEFAULTS.patience, "Epochs without a better validation score before the end."

@@ -22,7 +22,11 @@ from medxfer import plugins
 from medxfer.config import INITS
 
 flags.DEFINE_list("models", [], "Networks to compare; default: --model alone.")
-flags.DEFINE_list("depths", [], "Layer groups to tune from. Default: every one of the network.")
+flags.DEFINE_list(
+    "depths",
+    [],
+    "Layer groups to tune from. Default: every one of the network. none: strategies only.",
+)
 flags.DEFINE_list(
     "inits",
     ["msra", "xavier", "gaussian"],
@@ -30,6 +34,12 @@ flags.DEFINE_list(
     "first: it trains deep networks most reliably. Empty: nothing is trained from scratch.",
 )
 flags.DEFINE_list("strategies", [], "Further values of --tune, such as lp_ft or auto.")
+flags.DEFINE_list(
+    "rates",
+    [],
+    "Base learning rates to try for every network; the one with the best validation score is "
+    "compared. Default: --base_rate alone.",
+)
 flags.DEFINE_list(
     "fractions",
     ["1", "0.5", "0.25"],
@@ -154,10 +164,23 @@ def _plan(base, folder):
         depths=FLAGS.depths,
         inits=FLAGS.inits,
         strategies=FLAGS.strategies,
+        rates=_rates(),
         shares=FLAGS.fractions,
         seeds=FLAGS.seeds,
         counterpart_learns=plans.counterpart_learns(base.app),
     )
+
+
+def _rates() -> list[float]:
+    if FLAGS.rates and FLAGS["base_rate"].present:
+        raise UserError("--base_rate is one of --rates: give it there.")
+    try:
+        rates = [float(word) for word in FLAGS.rates]
+    except ValueError:
+        rates = [0.0]
+    if not all(0 < rate < math.inf for rate in rates):
+        raise UserError(f"--rates are numbers above 0. Received: {','.join(FLAGS.rates)}.")
+    return rates
 
 
 def _new(base, model: str, groups: list[str], folder) -> list[str]:

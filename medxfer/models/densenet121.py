@@ -23,10 +23,14 @@ FOREIGN_LAYERS = ("predictions",)
 preprocess = _applications.torch_input
 
 
-def build(classes: int, init: str = "gaussian", seed: int = 0, dropout: float = 0.5) -> keras.Model:
-    """float32 (N, 224, 224, 3) -> logits (N, ``classes``); :func:`_applications.build`."""
+def build(
+    classes: int, init: str = "gaussian", seed: int = 0, dropout: float = 0.5, side: int = 0
+) -> keras.Model:
+    """float32 (N, side, side, 3) -> logits (N, ``classes``); :func:`_applications.build`."""
 
     def backbone(image):
         return keras.applications.DenseNet121(include_top=False, weights=None, input_tensor=image)
 
-    return _applications.build(backbone, "densenet121", INPUT_SIDE, classes, init, seed, dropout)
+    return _applications.build(
+        backbone, "densenet121", side or INPUT_SIDE, classes, init, seed, dropout
+    )

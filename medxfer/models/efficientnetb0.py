@@ -24,8 +24,10 @@ FOREIGN_LAYERS = ("normalization", "predictions")
 preprocess = _applications.torch_input
 
 
-def build(classes: int, init: str = "gaussian", seed: int = 0, dropout: float = 0.5) -> keras.Model:
-    """float32 (N, 224, 224, 3) -> logits (N, ``classes``); :func:`_applications.build`."""
+def build(
+    classes: int, init: str = "gaussian", seed: int = 0, dropout: float = 0.5, side: int = 0
+) -> keras.Model:
+    """float32 (N, side, side, 3) -> logits (N, ``classes``); :func:`_applications.build`."""
 
     def own(layer: keras.Layer) -> keras.Layer:
         """The same layer anew; stochastic depth is off where frozen, and seeded."""
@@ -42,4 +44,6 @@ def build(classes: int, init: str = "gaussian", seed: int = 0, dropout: float = 
         plain = keras.Model(scaled, whole.outputs[0])
         return keras.models.clone_model(plain, clone_function=own, input_tensors=image)
 
-    return _applications.build(backbone, "efficientnetb0", INPUT_SIDE, classes, init, seed, dropout)
+    return _applications.build(
+        backbone, "efficientnetb0", side or INPUT_SIDE, classes, init, seed, dropout
+    )

@@ -20,10 +20,12 @@ FOREIGN_LAYERS = ("fc1", "fc2", "predictions")
 preprocess = _applications.caffe_input
 
 
-def build(classes: int, init: str = "gaussian", seed: int = 0, dropout: float = 0.5) -> keras.Model:
-    """float32 (N, 224, 224, 3) -> logits (N, ``classes``); :func:`_applications.build`."""
+def build(
+    classes: int, init: str = "gaussian", seed: int = 0, dropout: float = 0.5, side: int = 0
+) -> keras.Model:
+    """float32 (N, side, side, 3) -> logits (N, ``classes``); :func:`_applications.build`."""
 
     def backbone(image):
         return keras.applications.VGG19(include_top=False, weights=None, input_tensor=image)
 
-    return _applications.build(backbone, "vgg19", INPUT_SIDE, classes, init, seed, dropout)
+    return _applications.build(backbone, "vgg19", side or INPUT_SIDE, classes, init, seed, dropout)

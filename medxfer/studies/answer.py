@@ -1,11 +1,12 @@
 """What a study found, in sentences that say no more than its intervals support."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from medxfer import report
 from medxfer.evaluation import family as families
 from medxfer.evaluation.intervals import Interval
 from medxfer.studies import gather as gathering
+from medxfer.studies import strategies
 from medxfer.studies.gather import Gathered, at_share
 from medxfer.studies.plan import SCRATCH, Plan
 
@@ -13,8 +14,10 @@ PAPER = "Tajbakhsh et al., IEEE TMI 35(5):1299-1312, 2016"
 
 
 def sentences(gathered: Gathered) -> list[str]:
-    """Three sentences: scratch; depth; less data, or the classic method if there is no less."""
-    return [_scratch(gathered), _depths(gathered), _data(gathered)]
+    """Scratch; depth; strategies; less data, or the classic method if there is no less."""
+    rows = strategies.rows(gathered)
+    told = [_scratch(gathered), _depths(gathered), _strategies(rows), _cases(rows)]
+    return [text for text in told if text] + [_data(gathered)]
 
 
 def interval(found: Interval, merit: str, unit: bool = True) -> str:
@@ -60,7 +63,7 @@ def _scratch(gathered: Gathered) -> str:
     scratch = [method for method in methods if SCRATCH in method]
     tuned = [method for method in methods if method not in scratch]
     if not scratch or not tuned:
-        return "The study does not compare fine-tuning with training from scratch."
+        return ""
     first, second = _best(gathered, tuned), _best(gathered, scratch)
     verdict, numbers = _compared(gathered, first, second)
     where = f"on these {gathered.full.measures.clusters} test subjects"
@@ -79,7 +82,7 @@ def _scratch(gathered: Gathered) -> str:
 def _depths(gathered: Gathered) -> str:
     depth = gathered.depth
     if depth is None:
-        return "The study does not compare depths of tuning."
+        return ""
     names = [d for d in gathering.depths_of(gathered.runs) if d in gathered.full.results]
     told = [d for d in names if d != depth.best and _compared(gathered, d, depth.best)[0] != "open"]
     alike = [d for d in names if d != depth.best and d not in told]
@@ -90,6 +93,42 @@ def _depths(gathered: Gathered) -> str:
         return f"{text}, and every other depth was worse."
     return (
         f"{text}; {_list(told)} {_were(told)} worse, while {_list(alike)} cannot be told from it."
+    )
+
+
+def _strategies(rows: Sequence[strategies.Row]) -> str:
+    """Which strategies differ from full fine-tuning."""
+    others = [row for row in rows if row.gain is not None]
+    if not others:
+        return ""
+    several = len({row.model for row in rows}) > 1
+    parts = []
+    for verdict in ("better", "worse"):
+        names = [
+            f"{row.strategy} on {row.model}" if several else row.strategy
+            for row in others
+            if row.verdict == verdict
+        ]
+        if names:
+            parts.append(f"{_list(names)} {_were(names)} {verdict}")
+    if not parts:
+        return "No strategy can be told from full fine-tuning (ft) on these test subjects."
+    rest = sum(row.verdict not in ("better", "worse") for row in others)
+    if rest:
+        parts.append(f"the other {rest} comparisons do not tell the two apart")
+    return f"Compared with full fine-tuning (ft), {'; '.join(parts)}."
+
+
+def _cases(rows: Sequence[strategies.Row]) -> str:
+    """Counts, which are no test."""
+    counts = strategies.improved(rows)
+    if not counts:
+        return ""
+    networks, best = len({row.model for row in rows}), next(iter(strategies.mean_rank(rows)))
+    counted = ", ".join(f"{name} {better} of {cases}" for name, (better, cases) in counts.items())
+    return (
+        f"Better than ft with the same seed, counting {'network and ' if networks > 1 else ''}"
+        f"seed as a case: {counted}; the best {'mean ' if networks > 1 else ''}rank has {best}."
     )
 
 
@@ -159,10 +198,14 @@ def methods(plan: Plan, gathered: Gathered, data: Mapping) -> str:
     start = f" The pre-trained weights were {'; '.join(sources)}." if sources else ""
     if lacking:
         start += f" They hold nothing for {lacking}, which began at random at every depth."
+    tried = sorted({run.config.base_rate for run in networks})
+    rate = f"{tried[0]:g}"
+    if len(tried) > 1:
+        rate = f"{_list([f'{value:g}' for value in tried])}, whichever validated best"
     return (
         f"{' and '.join(models)} {'were' if len(models) > 1 else 'was'} trained by stochastic "
         f"gradient descent (momentum {base.momentum}, batch {base.batch_size}, rate "
-        f"{base.base_rate}, {base.new_multiplier} times as much for layers without pre-trained "
+        f"{rate}, {base.new_multiplier} times as much for layers without pre-trained "
         f"weights, factor {base.gamma} per epoch, L2 {base.weight_decay}, dropout {base.dropout}, "
         f"at most {base.epochs} epochs, ended after {base.patience} without a better validation "
         f"score), following {PAPER}: {', '.join(gathering.network_methods(gathered))}; a depth "

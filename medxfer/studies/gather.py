@@ -8,12 +8,13 @@ from types import ModuleType
 import numpy as np
 
 from data_prep.errors import UserError
+from medxfer import plugins, tuning
 from medxfer.evaluation import family as families
 from medxfer.evaluation.family import Family
 from medxfer.evaluation.intervals import Interval
 from medxfer.studies import measures
 from medxfer.studies.measures import Measures
-from medxfer.studies.plan import COUNTERPART, SCRATCH, Plan, Planned, StudyFolder
+from medxfer.studies.plan import AUTO, COUNTERPART, SCRATCH, Plan, Planned, StudyFolder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,6 +86,9 @@ class Gathered:
         :func:`at_share`.
     depth : Depth or None
     runs : list of Finished
+        What is compared: of several learning rates the one chosen on the validation part.
+    passed_over : list of Finished
+        The other learning rates.
     missing, failed : dict
         Run name -> words; what is not there and why.
     """
@@ -93,6 +97,7 @@ class Gathered:
     less: Family | None
     depth: Depth | None
     runs: list[Finished]
+    passed_over: list[Finished]
     missing: dict[str, str]
     failed: dict[str, str]
 
@@ -175,7 +180,7 @@ def gather(
     finished = [run for run in plan.runs if study.finished(run, plan.fingerprint)]
     if not finished:
         raise UserError(f"No run of {study.path} is finished, so there is nothing to compare.")
-    runs = [read(study, run, app, truth) for run in finished]
+    runs, passed_over = _best_rates([read(study, run, app, truth) for run in finished])
     missing = {
         run.name: "not finished"
         for run in plan.runs
@@ -192,9 +197,24 @@ def gather(
             )  # fmt: skip
             subjects = next(run.subjects for run in plan.runs if run.share == text)
             shares.append(Share(text, subjects, own, measured, family))
-    return Gathered(
-        shares, _less(app, runs, draws), _depth(shares[0], runs), runs, missing, dict(failed)
-    )
+    less, depth = _less(app, runs, draws), _depth(shares[0], runs)
+    return Gathered(shares, less, depth, runs, passed_over, missing, dict(failed))
+
+
+def _best_rates(runs: Sequence[Finished]) -> tuple[list[Finished], list[Finished]]:
+    """Of each method, amount of data and seed the rate with the best validation score; others.
+
+    Of equal scores the first in the plan.
+    """
+    best: dict[tuple, Finished] = {}
+    for run in runs:
+        planned = run.planned
+        key = planned.method, planned.share, planned.config.seed
+        score = run.card.get("best_validation_auc", -np.inf)
+        if key not in best or score > best[key].card.get("best_validation_auc", -np.inf):
+            best[key] = run
+    kept = set(map(id, best.values()))
+    return [r for r in runs if id(r) in kept], [r for r in runs if id(r) not in kept]
 
 
 def _of_share(
@@ -243,14 +263,9 @@ def _less(app: ModuleType, runs: Sequence[Finished], draws: int | None) -> Famil
 
 def depths_of(runs: Sequence[Finished]) -> list[str]:
     """Methods that tune from a layer group, in the order of the plan: head first."""
+    others = {SCRATCH, COUNTERPART, AUTO, *plugins.names(tuning.STRATEGIES)}
     return list(
-        dict.fromkeys(
-            run.planned.method
-            for run in runs
-            if not run.planned.is_counterpart
-            and run.planned.config.tune != SCRATCH
-            and [stage["name"] for stage in run.card.get("stages", ())] == [run.planned.config.tune]
-        )
+        dict.fromkeys(run.planned.method for run in runs if run.planned.config.tune not in others)
     )
 
 

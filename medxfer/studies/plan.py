@@ -17,7 +17,7 @@ from absl import logging
 
 from data_prep import locks, splits
 from data_prep.errors import UserError
-from medxfer import plugins, tuning
+from medxfer import models, plugins, tuning
 from medxfer.config import INITS, Config
 from medxfer.runs import RunFolder
 
@@ -25,6 +25,7 @@ COUNTERPART = "handcrafted"  # stands in ``Config.tune`` of a run of the classic
 AUTO = "auto"
 SCRATCH = "scratch"
 ONE = "one"  # word for a single training subject among the fractions
+NONE = "none"  # word for no depth among the depths
 
 _FORMAT = 1
 
@@ -289,6 +290,7 @@ def make(
     depths: Sequence[str] = (),
     inits: Sequence[str] = INITS,
     strategies: Sequence[str] = (),
+    rates: Sequence[float] = (),
     shares: Sequence[str] = ("1",),
     seeds: int = 1,
     counterpart_learns: bool = True,
@@ -310,12 +312,15 @@ def make(
     new : mapping from network to groups without pre-trained weights
         By default the head alone. Depths that are the same training are done once; a note says so.
     depths : sequence of str
-        Layer groups to tune from; empty: all.
+        Layer groups to tune from; empty: all; ``none`` alone: no depth, strategies only.
     inits : sequence of str
         Of scratch; the first one serves the smaller amounts of data. Empty: no training from
         scratch.
     strategies : sequence of str
         Further values of ``--tune``.
+    rates : sequence of float
+        Base learning rates that every network is trained with; of each method, amount of data and
+        seed the one with the best validation score is compared. Empty: that of ``base``.
     shares : sequence of str
         See :func:`fractions`.
     seeds : int
@@ -327,6 +332,8 @@ def make(
     UserError
         If a depth or a share is unknown, or nothing is left to run.
     """
+    if no_depths := list(depths) == [NONE]:
+        depths = ()
     for model, names in groups.items():
         if strange := [depth for depth in depths if depth not in names]:
             valid = ", ".join(reversed(names))
@@ -337,7 +344,7 @@ def make(
     if base.weights == "none" and (depths or strategies):
         logging.warning("With --weights=none, fine-tuning starts from random weights.")
     chosen = {
-        model: tuning.distinct(names, (new or {}).get(model, ()), depths)
+        model: {} if no_depths else tuning.distinct(names, (new or {}).get(model, ()), depths)
         for model, names in groups.items()
     }
     notes += [
@@ -347,13 +354,32 @@ def make(
         for depth, others in kept.items()
         if others
     ]
+    one_side = [m for m in groups if base.input_side and not models.any_side(m)]
+    notes += [
+        f"{m} takes images of its own size only: --input_side is not for it." for m in one_side
+    ]
     runs = []
+
+    def by_rate(model: str, tune: str) -> bool:
+        if tune == COUNTERPART:
+            return False
+        if tune not in strategies or tune == AUTO:
+            return True
+        own = (new or {}).get(model, groups[model][-1:])
+        stages = tuning.stages_for(tune, groups[model], base, own)
+        return not all(stage.head for stage in stages)  # heads are solved for
 
     def add(method: str, amount: tuple[str, float, int], **changes: object) -> None:
         share, fraction, subjects = amount
-        config = dataclasses.replace(base, fraction=fraction, **changes)
-        name = name_of(method, share, config, fingerprint)
-        runs.append(Planned(name, method, share, subjects, config))
+        tried = dict.fromkeys(rates or [base.base_rate])
+        if len(tried) > 1 and not by_rate(changes["model"], changes["tune"]):
+            tried = [base.base_rate]
+        for rate in tried:
+            side = 0 if changes["model"] in one_side else base.input_side
+            own = {"fraction": fraction, "base_rate": rate, "input_side": side, **changes}
+            config = dataclasses.replace(base, **own)
+            name = name_of(method, share, config, fingerprint)
+            runs.append(Planned(name, method, share, subjects, config))
 
     largest = amounts[0]
     for seed in range(base.seed, base.seed + seeds):

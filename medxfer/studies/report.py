@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from medxfer import report
 from medxfer.evaluation import family as families
 from medxfer.report import Drawing
-from medxfer.studies import answer, relations, tables
+from medxfer.studies import answer, relations, strategies, tables
 from medxfer.studies.gather import Gathered, Share
 from medxfer.studies.plan import Plan
 
@@ -39,8 +39,8 @@ def html(plan: Plan, gathered: Gathered, unit: str, data: Mapping, drawn: Sequen
     parts = [
         f"<h1>{_text(plan.app)}: how deep to tune, or train from scratch?</h1>",
         "<p>For these data: is fine-tuning a pre-trained network better than training from "
-        "scratch, from which layer on should one tune, how much data does it take, and are the "
-        "differences real?</p>",
+        "scratch, from which layer on or by which strategy should one tune, how much data does it "
+        "take, and are the differences real?</p>",
     ]
     if data["synthetic"]:
         parts.append(
@@ -50,7 +50,7 @@ def html(plan: Plan, gathered: Gathered, unit: str, data: Mapping, drawn: Sequen
             )
         )
     if gathered.missing or gathered.failed:
-        done = len(gathered.runs)
+        done = len(gathered.runs) + len(gathered.passed_over)
         parts.append(
             _caution(
                 f"{done} of {len(plan.runs)} runs are finished, {len(gathered.failed)} have "
@@ -86,6 +86,7 @@ def html(plan: Plan, gathered: Gathered, unit: str, data: Mapping, drawn: Sequen
             *_matrices(share),
             _pairs(share),
         ]
+    parts += _strategies(gathered)
     parts += _paper(plan.app, gathered)
     if gathered.less:
         parts += [
@@ -161,6 +162,40 @@ def _methods(share: Share) -> str:
             cells.append(text if spread != spread else f"{text} ± {_number(spread, merit)}")
         rows.append((method, *cells))
     return report._table(("method", *(report._titled(merit) for merit in shown)), rows)
+
+
+def _strategies(gathered: Gathered) -> list[str]:
+    """Network by strategy, beside full fine-tuning."""
+    found = strategies.rows(gathered)
+    if not found:
+        return []
+    primary = gathered.full.measures.primary
+    rows = [
+        (
+            row.model,
+            row.strategy,
+            answer.interval(row.found, primary, unit=False),
+            str(row.rank),
+            "–" if row.gain is None else answer.interval(row.gain, primary, unit=False),
+            "–" if row.gain is None else report.p_value(row.p),
+            "–" if row.gain is None else f"{row.improved} of {row.cases}",
+            row.verdict or "–",
+        )
+        for row in found
+    ]
+    head = (
+        "network", "strategy", report._titled(primary), "rank", "gain over ft (95 %)",
+        "Holm p", "seeds better than ft", "paired test",
+    )  # fmt: skip
+    means = ", ".join(f"{name} {rank:.1f}" for name, rank in strategies.mean_rank(found).items())
+    return [
+        "<h2>By which strategy?</h2>",
+        "<p class='note'>Every strategy beside full fine-tuning (ft) of the same network, on all "
+        "the training data, as in Davila et al. 2024; a gain above 0 is better. Seeds in which a "
+        "strategy is ahead are counted, not tested: they share their test subjects.</p>",
+        report._table(head, rows),
+        f"<p class='note'>Mean rank over networks: {means}.</p>",
+    ]
 
 
 def _rules() -> str:
@@ -254,7 +289,8 @@ def _pair_table(pairs: Sequence[families.Pair]) -> str:
 
 def _runs(plan: Plan, gathered: Gathered) -> str:
     rows = tables.run_rows(plan, gathered)
-    done = {run.planned.name: run.planned for run in gathered.runs}
+    finished = [*gathered.runs, *gathered.passed_over]
+    done = {run.planned.name: run.planned for run in finished}
     body = ""
     for row in rows:
         name = _text(row["run"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from medxfer.evaluation import family as families
 from medxfer.runs import RunFolder
 from medxfer.studies import gather as gathering
-from medxfer.studies import relations
+from medxfer.studies import relations, strategies
 from medxfer.studies.gather import Gathered, Share
 from medxfer.studies.plan import Plan, StudyFolder
 
@@ -18,7 +18,8 @@ def write(study: StudyFolder, plan: Plan, gathered: Gathered) -> dict[str, list[
     -------
     dict
         Name of the table -> rows: ``methods`` (figures of merit with intervals), ``pairs`` (every
-        two methods on the same data), ``less_data`` (all the data against less), ``runs``.
+        two methods on the same data), ``less_data`` (all the data against less), ``strategies``
+        (see :mod:`medxfer.studies.strategies`), ``runs``.
     """
     tables = {
         "methods": [row for share in gathered.shares for row in method_rows(share)],
@@ -28,6 +29,7 @@ def write(study: StudyFolder, plan: Plan, gathered: Gathered) -> dict[str, list[
             for row in pair_rows(share.family.pairs)
         ],
         "less_data": pair_rows(gathered.less.pairs) if gathered.less else [],
+        "strategies": strategy_rows(strategies.rows(gathered)),
         "runs": run_rows(plan, gathered),
     }
     place = RunFolder(study.path / "tables")
@@ -75,6 +77,29 @@ def method_rows(share: Share) -> list[dict]:
     ]
 
 
+def strategy_rows(rows: Sequence[strategies.Row]) -> list[dict]:
+    """One row per network and strategy, what it gains over full fine-tuning."""
+    found = []
+    for row in rows:
+        gain = row.gain and {"gain": row.gain.estimate, "low": row.gain.low, "high": row.gain.high}
+        found.append(
+            {
+                "network": row.model,
+                "strategy": row.strategy,
+                "estimate": row.found.estimate,
+                "estimate_low": row.found.low,
+                "estimate_high": row.found.high,
+                "rank": row.rank,
+                **(gain or {"gain": "", "low": "", "high": ""}),
+                "holm_bootstrap": row.p if row.gain else "",
+                "improved": row.improved,
+                "cases": row.cases,
+                "verdict": row.verdict,
+            }
+        )
+    return found
+
+
 def pair_rows(pairs: Sequence[families.Pair]) -> list[dict]:
     """One row per pair and figure of merit, both rules side by side."""
     return [
@@ -96,17 +121,21 @@ def pair_rows(pairs: Sequence[families.Pair]) -> list[dict]:
 
 def run_rows(plan: Plan, gathered: Gathered) -> list[dict]:
     """One row per planned run: what became of it."""
-    cards: Mapping[str, dict] = {run.planned.name: run.card for run in gathered.runs}
+    done = [*gathered.runs, *gathered.passed_over]
+    cards: Mapping[str, dict] = {run.planned.name: run.card for run in done}
+    passed_over = {run.planned.name for run in gathered.passed_over}
     rows = []
     for run in plan.runs:
         card = cards.get(run.name, {})
+        state = "another rate validated better" if run.name in passed_over else "finished"
         rows.append(
             {
                 "run": run.name,
                 "method": run.method,
                 "training_data": run.share,
                 "seed": run.config.seed,
-                "state": "finished" if card else gathered.failed.get(run.name, "not finished"),
+                "base_rate": "" if run.is_counterpart else f"{run.config.base_rate:g}",
+                "state": state if card else gathered.failed.get(run.name, "not finished"),
                 "epochs": len(card.get("history", ())) or "",
                 "best_epoch": card["best_epoch"] + 1 if "best_epoch" in card else "",
                 "validation_score": card.get("best_validation_auc", ""),

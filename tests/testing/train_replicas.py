@@ -4,10 +4,12 @@
 
 Writes the weights, the scores and, where there are replicas, the dropout masks of each. With EPOCHS
 it writes checkpoints and is interrupted after so many epochs; the next call goes on. With "asked"
-for EPOCHS the second process is asked to end (SIGTERM) in its second epoch.
+for EPOCHS the second process is asked to end (SIGTERM) in its second epoch, with "killed" it dies
+there.
 """
 
 import contextlib
+import os
 import pathlib
 import signal
 import sys
@@ -25,18 +27,20 @@ SETTINGS = {"epochs": 4, "new_multiplier": 2.0, "tune": "conv2"}
 
 
 def train(
-    strategy, cache: str, folder: pathlib.Path, on_epoch_end=None, asked: bool = False
+    strategy, cache: str, folder: pathlib.Path, on_epoch_end=None, fate: int | None = None
 ) -> tuple[keras.Model, training.History]:
-    """20 steps without dropout, tuning from conv2."""
+    """20 steps without dropout, tuning from conv2; ``fate``: signal to the second process."""
     config = tiny.config(cache=cache, **SETTINGS)
     with strategy.scope():
         model = tiny.build(dropout=0)
     groups = tiny.groups(model)
     process = distribution.process(strategy)
     parts = tiny.pipelines(EXAMPLES, process=process)
-    if asked and process[0] == 1:
-        about = vars(parts[0])
-        parts[0] = tiny.Fateful(**about, at=8, happen=lambda: signal.raise_signal(signal.SIGTERM))
+    if fate and process[0] == 1:
+        parts[0] = tiny.Fateful(
+            parts[0].images, parts[0].labels, process=process,
+            at=8, happen=lambda: os.kill(os.getpid(), fate),
+        )  # fmt: skip
     history = training.fit(
         model,
         groups,
@@ -76,9 +80,13 @@ def main(name: str, cache: str, folder: str, epochs: str = "") -> None:
     if epochs == "asked":
         stage_loop._AGREE = 2
         with contextlib.suppress(signals.Terminated):
-            train(strategy, cache, pathlib.Path(folder), asked=True)
+            train(strategy, cache, pathlib.Path(folder), fate=signal.SIGTERM)
             sys.exit("went on")
         return
+    if epochs == "killed":
+        with distribution.together(strategy):
+            train(strategy, cache, pathlib.Path(folder), fate=signal.SIGKILL)
+        sys.exit("went on")
     stop = interrupt if epochs else None
     model, history = train(strategy, cache, pathlib.Path(folder), stop)
     arrays = {str(i): keras.ops.convert_to_numpy(w) for i, w in enumerate(model.weights)}

@@ -1,0 +1,129 @@
+"""Strategies of fine-tuning against full fine-tuning, for every network (Davila et al. 2024).
+
+Their question, by which strategy to tune, as a table: network by strategy, what it gains over full
+fine-tuning (``ft``), its rank, and in how many cases it is better at all.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from medxfer import plugins, tuning
+from medxfer.evaluation import family as families
+from medxfer.evaluation.intervals import Interval
+from medxfer.studies.gather import Gathered
+
+FT = "ft"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A strategy on a network, on the largest amount of training data.
+
+    Attributes
+    ----------
+    model, strategy : str
+    found : Interval
+        The primary figure of merit, mean over seeds.
+    gain : Interval or None
+        Over ``ft`` on the same network: above 0 is better, also where lower merits are better.
+    p : float
+        Of that gain, adjusted by Holm's method over all pairs of the study; NaN for ``ft``.
+    rank : int
+        Among the strategies of the network, 1 is the best.
+    improved, cases : int
+        Seeds in which it is better than ``ft`` with the same seed; seeds that both have.
+    verdict : str
+        ``better``, ``worse`` or ``not told apart``; empty for ``ft``.
+    """
+
+    model: str
+    strategy: str
+    found: Interval
+    gain: Interval | None
+    p: float
+    rank: int
+    improved: int
+    cases: int
+    verdict: str
+
+
+def rows(gathered: Gathered) -> list[Row]:
+    """Every strategy of every network that was tuned by ``ft`` and another strategy too."""
+    share = gathered.full
+    family, primary = share.family, share.measures.primary
+    place = family.merits.index(primary)
+    sign = 1.0 if share.measures.higher_is_better else -1.0
+    seeds = _seeds(gathered)
+    found = []
+    for model, methods in _methods(gathered).items():
+        if FT not in methods or len(methods) < 2:
+            continue
+        full = methods[FT]
+        values = {m: sign * family.interval(m, primary).estimate for m in methods.values()}
+        for strategy, method in methods.items():
+            rank = 1 + sum(value > values[method] for value in values.values())
+            own = family.interval(method, primary)
+            if method == full:
+                found.append(Row(model, strategy, own, None, float("nan"), rank, 0, 0, ""))
+                continue
+            pair = family.pair(*((method, full) if sign > 0 else (full, method)), primary)
+            both = sorted(set(seeds[method]) & set(seeds[full]))
+            gains = [
+                sign
+                * (
+                    family.by_seed[method][seeds[method].index(seed), place]
+                    - family.by_seed[full][seeds[full].index(seed), place]
+                )
+                for seed in both
+            ]
+            verdict = "not told apart"
+            if pair.differs(families.PAIRED):
+                verdict = "better" if pair.difference.estimate > 0 else "worse"
+            found.append(
+                Row(
+                    model, strategy, own, pair.difference, pair.holm["bootstrap"], rank,
+                    int(np.sum(np.array(gains) > 0)), len(gains), verdict,
+                )
+            )  # fmt: skip
+    return found
+
+
+def improved(found: Sequence[Row]) -> dict[str, tuple[int, int]]:
+    """Strategy -> (cases in which it is better than ``ft``, cases); a case is network and seed."""
+    sums: dict[str, tuple[int, int]] = {}
+    for row in found:
+        if row.strategy != FT:
+            better, cases = sums.get(row.strategy, (0, 0))
+            sums[row.strategy] = better + row.improved, cases + row.cases
+    return sums
+
+
+def mean_rank(found: Sequence[Row]) -> dict[str, float]:
+    """Strategy -> mean of its ranks over networks, best first."""
+    ranks: dict[str, list[int]] = {}
+    for row in found:
+        ranks.setdefault(row.strategy, []).append(row.rank)
+    means = {strategy: float(np.mean(own)) for strategy, own in ranks.items()}
+    return dict(sorted(means.items(), key=lambda pair: pair[1]))
+
+
+def _methods(gathered: Gathered) -> dict[str, dict[str, str]]:
+    """Network -> strategy -> name of the method, in the order of the plan."""
+    names = set(plugins.names(tuning.STRATEGIES))
+    found: dict[str, dict[str, str]] = {}
+    for run in gathered.runs:
+        config = run.planned.config
+        if config.tune in names and run.planned.method in gathered.full.results:
+            found.setdefault(config.model, {})[config.tune] = run.planned.method
+    return found
+
+
+def _seeds(gathered: Gathered) -> dict[str, list[int]]:
+    """Method -> its seeds, in the order of the results."""
+    found: dict[str, list[int]] = {}
+    for run in gathered.runs:
+        if run.planned.share == gathered.full.text:
+            found.setdefault(run.planned.method, []).append(run.planned.config.seed)
+    return found
