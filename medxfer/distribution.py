@@ -4,19 +4,32 @@ There is one strategy object per process. TensorFlow aborts where a second Mirro
 another set of variables ("Shape mismatch in the collective instance", tensorflow/tensorflow#62790).
 """
 
+import contextlib
 import functools
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver as slurm
 
+from data_prep import signals
 from data_prep.errors import UserError
 
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
+
+#: What a collective operation of several processes fails with where one of them is gone.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
 
 _SEED_STRIDE = 1_000_003  # a prime far above the number of layers
 
@@ -40,9 +53,9 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
     name : str
         ``one``: one device. ``mirrored``: every GPU of this machine or, without GPUs, every logical
         CPU. ``multi_worker``: every process that the environment variable TF_CONFIG lists, started
-        alike on each machine; ask for it before TensorFlow's first operation. ``auto``:
-        ``multi_worker`` if TF_CONFIG lists several processes, else ``mirrored`` if there are
-        several GPUs, else ``one``.
+        alike on each machine, or every task of SLURM's ``srun``; ask for it before TensorFlow's
+        first operation. ``auto``: ``multi_worker`` if either names several processes, else
+        ``mirrored`` if there are several GPUs, else ``one``.
 
     Raises
     ------
@@ -51,15 +64,20 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
     """
     if name not in STRATEGIES:
         raise UserError(f"--distribute must be one of {', '.join(STRATEGIES)}. Received: {name}.")
+    several = _listed_processes() > 1
     if name == "auto":
+        if several or _slurm_tasks() > 1:
+            return strategy("multi_worker")
         gpus = len(tf.config.list_physical_devices("GPU"))
-        name = "multi_worker" if _listed_processes() > 1 else "mirrored" if gpus > 1 else "one"
-        return strategy(name)
+        return strategy("mirrored" if gpus > 1 else "one")
     if name == "multi_worker":
+        if not several and _slurm_tasks() > 1:
+            return tf.distribute.MultiWorkerMirroredStrategy(_slurm_cluster())
         if not _listed_processes():
             raise UserError(
                 "--distribute=multi_worker needs the environment variable TF_CONFIG: JSON with "
-                "'cluster' (the addresses of all workers) and 'task' (this worker's index)."
+                "'cluster' (the addresses of all workers) and 'task' (this worker's index), or "
+                "several tasks of SLURM's srun."
             )
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "mirrored":
@@ -77,6 +95,45 @@ def _listed_processes() -> int:
         return sum(len(cluster.get(job, [])) for job in ("chief", "worker"))
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"The environment variable TF_CONFIG is not usable: {error}.") from error
+
+
+def _slurm_tasks() -> int:
+    """Number of tasks that SLURM's ``srun`` started; 0 without it."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "")
+    return int(tasks) if tasks.isdigit() and "SLURM_PROCID" in os.environ else 0
+
+
+def _slurm_cluster() -> slurm.SlurmClusterResolver:
+    """Their addresses. The GPUs of a task are those that ``srun`` lets it see (--gpus-per-task)."""
+    try:
+        # Left to itself the resolver asks nvidia-smi and fails where there is none.
+        return slurm.SlurmClusterResolver(
+            gpus_per_node=_slurm_tasks(), gpus_per_task=1, auto_set_gpu=False
+        )
+    except (RuntimeError, ValueError, LookupError) as error:
+        raise UserError(f"SLURM's variables (SLURM_STEP_...) are not usable: {error}.") from error
+
+
+@contextlib.contextmanager
+def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Work of several processes: where one of them dies, the others end, too.
+
+    Raises
+    ------
+    Terminated
+        If another process ended before the block did or cannot be reached: the same command, given
+        to all of them, goes on from the last checkpoint.
+    """
+    try:
+        yield
+    except _LOST as error:
+        if process(strategy)[1] == 1:
+            raise
+        logging.debug("%s", error)
+        raise signals.Terminated(
+            "Another worker ended or cannot be reached, so this one ends, too; start all of them "
+            "again"
+        ) from error
 
 
 def process(strategy: tf.distribute.Strategy) -> tuple[int, int]:

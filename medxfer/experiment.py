@@ -119,7 +119,8 @@ def train(
         len(set(validation_part.subjects)),
     )
     chief = distribution.is_chief(strategy)
-    with run.hold() if chief else contextlib.nullcontext():
+    alone = run.hold() if chief else contextlib.nullcontext()
+    with distribution.together(strategy), alone:
         run.begin(config)  # not before data and weights are known to be good
         run.require_inputs(folder.fingerprint, built.weights.sha256 or "")
         built, card = _fit(config, run, built, folder, train_part, validation_part, strategy, share)

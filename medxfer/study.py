@@ -189,7 +189,7 @@ def _new(base, model: str, groups: list[str], folder) -> list[str]:
 
     if base.weights == "none":
         return groups
-    config = dataclasses.replace(base, model=model)
+    config = dataclasses.replace(base, model=model, input_side=0)  # weights are of any side
     return list(experiment.build(config, len(folder.classes)).weights.new)
 
 

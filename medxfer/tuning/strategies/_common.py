@@ -55,7 +55,7 @@ def probe(groups: Sequence[str], config: Config, new: Collection[str], name: str
     """The head alone: solved for, unless other groups are new too and must be trained with it."""
     if early := [group for group in groups[:-1] if group in new]:
         logging.warning(
-            "%s has no pre-trained weights, so it is trained with the head, by gradients.",
+            "%s: without pre-trained weights, so trained with the head, by gradients.",
             ", ".join(early),
         )
         return stage(name, groups, config, new, tuned=())
