@@ -159,8 +159,9 @@ def run(main: Callable[[], None]) -> None:
         except KeyboardInterrupt:
             print("Interrupted. The same command goes on from here.", file=sys.stderr)
             sys.exit(130)
-        except signals.Terminated:
-            print("Asked to end. The same command goes on from here.", file=sys.stderr)
+        except signals.Terminated as ended:
+            why = str(ended) or "Asked to end"
+            print(f"{why}. The same command goes on from here.", file=sys.stderr)
             sys.exit(signals.RESUME)
 
     logging.set_verbosity(logging.INFO)  # unless --verbosity says otherwise

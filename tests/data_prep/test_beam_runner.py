@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from data_prep import beam_runner, cimt, command, runner
+from data_prep import beam_runner, command, runner
 from data_prep.errors import OutputError, UserError
 from data_prep.phantoms import cimt as phantom
 from tests.data_prep import fake
@@ -163,9 +163,9 @@ def test_the_carotid_phantom_by_direct_runner_from_the_command_line(tmp_path):
 
     raw = tmp_path / "raw"
     phantom.generate(raw, seed=1, subjects=6, images_per_subject=1)
-    cimt.prepare(raw, tmp_path / "local")
-    words = [sys.executable, "-m", "data_prep.cimt", f"--input={raw}", "--runner=beam"]
-    words += [f"--output={tmp_path / 'beam'}", "--", "--runner=DirectRunner"]
+    words = [sys.executable, "-m", "data_prep.cimt", f"--input={raw}"]
+    subprocess.run([*words, f"--output={tmp_path / 'local'}"], check=True)
+    words += [f"--output={tmp_path / 'beam'}", "--runner=beam", "--", "--runner=DirectRunner"]
     subprocess.run(words, check=True)
     assert contents(tmp_path / "local") == contents(tmp_path / "beam")
     builder = tfds.builder_from_directory(tmp_path / "beam")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from data_prep import signals
 from data_prep.errors import UserError
 from medxfer import checkpoints, distribution
 from tests.testing import train_replicas
@@ -31,6 +32,12 @@ def start(name, cache, folder, *options, **environment):
 
 def wait_for(*processes):
     """Require that all end well and in time; what they say is part of the failure."""
+    errors = ended(*processes)
+    assert not any(p.returncode for p in processes), "\n\n".join(errors)
+
+
+def ended(*processes):
+    """Require that all end in time; what they say on the way."""
     deadline, late = time.monotonic() + SECONDS, False
     for process in processes:
         try:
@@ -39,7 +46,8 @@ def wait_for(*processes):
             late = True
             process.send_signal(signal.SIGABRT)  # Python then prints where it stands
     errors = [process.communicate()[1] for process in processes]
-    assert not late and not any(p.returncode for p in processes), "\n\n".join(errors)
+    assert not late, "\n\n".join(errors)
+    return errors
 
 
 def free_ports(count):
@@ -84,22 +92,24 @@ def test_two_replicas_train_like_one_device(tmp_path, alone):
 
 def two_workers(folder, cache, *options):
     """Train in two processes that share a run folder and nothing else."""
+    wait_for(*start_two(folder, cache, *options))
+
+
+def start_two(folder, cache, *options):
     addresses = [f"localhost:{port}" for port in free_ports(2)]
-    wait_for(
-        *(
-            start(
-                "multi_worker",
-                cache,
-                folder / "run",
-                *options,
-                MEDXFER_CACHE=str(folder / f"cache-{index}"),
-                TF_CONFIG=json.dumps(
-                    {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-                ),
-            )
-            for index in range(2)
+    return [
+        start(
+            "multi_worker",
+            cache,
+            folder / "run",
+            *options,
+            MEDXFER_CACHE=str(folder / f"cache-{index}"),
+            TF_CONFIG=json.dumps(
+                {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            ),
         )
-    )
+        for index in range(2)
+    ]
 
 
 def assert_two_workers_same_as_alone(folder, alone):
@@ -134,6 +144,57 @@ def test_where_one_process_is_asked_to_end_both_do_and_go_on(tmp_path, alone):
     kept = checkpoints.Checkpoints(tmp_path / "run" / "checkpoints").meta("last")
     assert (kept["epoch"], kept["step"]) == (1, 4)  # asked in step 3; they agree every second one
     two_workers(tmp_path, "none")
+    assert_two_workers_same_as_alone(tmp_path, alone)
+
+
+@pytest.mark.slow
+def test_where_one_process_dies_the_other_ends_and_both_go_on(tmp_path, alone):
+    other, killed = start_two(tmp_path, "none", "killed")
+    words, _ = ended(other, killed)
+    assert killed.returncode == -signal.SIGKILL
+    assert other.returncode == signals.RESUME, words
+    assert "Another worker ended" in words.splitlines()[-1]
+    assert not list((tmp_path / "run").glob("process-*"))
+    kept = checkpoints.Checkpoints(tmp_path / "run" / "checkpoints").meta("last")
+    assert (kept["epoch"], kept["step"]) == (1, 0)
+    two_workers(tmp_path, "none")
+    assert_two_workers_same_as_alone(tmp_path, alone)
+
+
+def test_tasks_of_slurm_are_workers(monkeypatch):
+    step = {
+        "SLURM_PROCID": "4",
+        "SLURM_STEP_NUM_TASKS": "5",
+        "SLURM_STEP_NODELIST": "node[1-3]",
+        "SLURM_STEP_TASKS_PER_NODE": "2(x2),1",
+    }
+    for name, value in step.items():
+        monkeypatch.setenv(name, value)
+    resolver = distribution._slurm_cluster()
+    assert resolver.cluster_spec().as_dict() == {
+        "worker": ["node1:8888", "node1:8889", "node2:8888", "node2:8889", "node3:8888"]
+    }
+    assert (resolver.task_type, resolver.task_id) == ("worker", 4)
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "")
+    with pytest.raises(UserError, match="SLURM's variables .* are not usable"):
+        distribution._slurm_cluster()
+    monkeypatch.delenv("SLURM_PROCID")  # of a batch script itself
+    assert distribution._slurm_tasks() == 0
+
+
+@pytest.mark.slow
+def test_two_tasks_of_slurm_train_like_one(tmp_path, alone):
+    step = {
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+    }
+    wait_for(
+        *(
+            start("auto", "none", tmp_path / "run", SLURM_PROCID=str(index), **step)
+            for index in range(2)
+        )
+    )
     assert_two_workers_same_as_alone(tmp_path, alone)
 
 

@@ -84,8 +84,12 @@ def main(name: str, cache: str, folder: str, epochs: str = "") -> None:
             sys.exit("went on")
         return
     if epochs == "killed":
-        with distribution.together(strategy):
-            train(strategy, cache, pathlib.Path(folder), fate=signal.SIGKILL)
+        try:
+            with distribution.together(strategy):
+                train(strategy, cache, pathlib.Path(folder), fate=signal.SIGKILL)
+        except signals.Terminated as ended:
+            print(ended, file=sys.stderr)
+            sys.exit(signals.RESUME)
         sys.exit("went on")
     stop = interrupt if epochs else None
     model, history = train(strategy, cache, pathlib.Path(folder), stop)
