@@ -96,6 +96,7 @@ def main() -> None:
         plugins.check("medxfer.models", model)
     if strange := set(FLAGS.inits) - set(INITS):
         raise UserError(f"--inits are {', '.join(INITS)}. Received: {', '.join(sorted(strange))}.")
+    rates = _rates()
     quiet.import_tensorflow()
     from medxfer import experiment
     from medxfer.studies import estimate, execute
@@ -108,7 +109,7 @@ def main() -> None:
         # disk, later runs find it.
         base = dataclasses.replace(base, cache="disk")
     folder = experiment.open_data(base)
-    plan = plans.Plan.load(pathlib.Path(FLAGS.plan)) if FLAGS.plan else _plan(base, folder)
+    plan = plans.Plan.load(pathlib.Path(FLAGS.plan)) if FLAGS.plan else _plan(base, folder, rates)
     if (plan.app, plan.fingerprint) != (base.app, folder.fingerprint):
         raise UserError(f"{FLAGS.plan} is a plan for other records or another app.")
     study = plans.StudyFolder(_output(plan))
@@ -143,7 +144,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _plan(base, folder):
+def _plan(base, folder, rates):
     from medxfer import tuning
     from medxfer.studies import plan as plans
 
@@ -164,7 +165,7 @@ def _plan(base, folder):
         depths=FLAGS.depths,
         inits=FLAGS.inits,
         strategies=FLAGS.strategies,
-        rates=_rates(),
+        rates=rates,
         shares=FLAGS.fractions,
         seeds=FLAGS.seeds,
         counterpart_learns=plans.counterpart_learns(base.app),
@@ -172,6 +173,7 @@ def _plan(base, folder):
 
 
 def _rates() -> list[float]:
+    """``--rates`` as numbers."""
     if FLAGS.rates and FLAGS["base_rate"].present:
         raise UserError("--base_rate is one of --rates: give it there.")
     try:

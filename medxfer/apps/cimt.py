@@ -288,32 +288,13 @@ def figures(
 ) -> dict[str, tuple]:
     """Name -> (figure, caption) of one run; the first of ``methods`` is the network's.
 
-    Maps of the best, the middle and the worst region by mean error, box plots, agreement of
-    thickness, and the course of training.
+    Maps of the best, the middle and the worst region by mean error (not of restored results, which
+    have no maps), box plots, agreement of thickness, and the course of training.
     """
     from medxfer.evaluation import figures as draw
 
     name, results = next(iter(methods.items()))
-    drawn = {}
-    order = np.argsort([sum(result.error_um.values()) for result in results], kind="stable")
-    for title, place in (("best", 0), ("median", len(order) // 2), ("worst", len(order) - 1)):
-        result = results[order[place]]
-        maps = result.trace.maps
-        arg_max = Boundaries(*(boundary.arg_max_rows(maps[..., k]) for k in (1, 2)))
-        figure = draw.confidence_map(
-            result.image,
-            maps[..., 1],
-            maps[..., 2],
-            arg_max,
-            result.trace.boundaries,
-            result.true,
-            result.mm_per_pixel,
-        )
-        drawn[f"map_{title}"] = (
-            figure,
-            f"The {title} of {len(results)} test regions by error ({name}): region and confidence "
-            "maps with the row of highest probability per column, the snakes, and the reference.",
-        )
+    drawn = _maps(name, results) if isinstance(results[0], Result) else {}
     panels = {
         title: {method: errors(found)[key] for method, found in methods.items()}
         for title, key in (
@@ -336,3 +317,30 @@ def figures(
         "Thickness: prediction against reference.",
     )
     return drawn | _curves.course(name, history)
+
+
+def _maps(name: str, results: Sequence[Result]) -> dict[str, tuple]:
+    """Of the best, the middle and the worst region by mean error."""
+    from medxfer.evaluation import figures as draw
+
+    drawn = {}
+    order = np.argsort([sum(result.error_um.values()) for result in results], kind="stable")
+    for title, place in (("best", 0), ("median", len(order) // 2), ("worst", len(order) - 1)):
+        result = results[order[place]]
+        maps = result.trace.maps
+        arg_max = Boundaries(*(boundary.arg_max_rows(maps[..., k]) for k in (1, 2)))
+        figure = draw.confidence_map(
+            result.image,
+            maps[..., 1],
+            maps[..., 2],
+            arg_max,
+            result.trace.boundaries,
+            result.true,
+            result.mm_per_pixel,
+        )
+        drawn[f"map_{title}"] = (
+            figure,
+            f"The {title} of {len(results)} test regions by error ({name}): region and confidence "
+            "maps with the row of highest probability per column, the snakes, and the reference.",
+        )
+    return drawn

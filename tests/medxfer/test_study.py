@@ -52,6 +52,9 @@ def test_nothing_heavy_is_imported_before_the_flags_are_read():
         (["--app=cimt", "--fraction=0.5"], "use --fractions"),
         (["--app=cimt", "--inits=zeros"], "--inits are gaussian, xavier, msra"),
         (["--app=cimt", "--models=alexnt"], "No model is called 'alexnt'"),
+        (["--app=cimt", "--rates=0.1,fast"], "--rates are numbers above 0. Received: 0.1,fast"),
+        (["--app=cimt", "--rates=0"], "--rates are numbers above 0"),
+        (["--app=cimt", "--rates=.1", "--base_rate=.1"], "--base_rate is one of --rates"),
     ],
 )
 def test_users_errors(arguments, message):

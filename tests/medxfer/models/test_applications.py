@@ -4,6 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from data_prep.errors import UserError
+from medxfer import data, models, plugins
+from medxfer.config import Config
 from medxfer.models._groups import layer_groups
 from medxfer.tuning import Stage, freeze
 from tests.testing.model_test_case import ModelTestCase
@@ -165,3 +168,24 @@ def test_groups(case, monkeypatch):
     freeze(groups, Stage("s", dict.fromkeys(groups, 1.0), base_rate=0.1, epochs=1))
     assert {v.name for v in model.trainable_variables} == {"kernel", "bias"}
     assert model.output.dtype == "float32"
+
+
+@pytest.mark.parametrize("name", ["vgg19", "resnet50"])
+def test_another_input_side(name):
+    network = models.load(name, 40)
+    assert network.INPUT_SIDE == 40 and network.LAYER_GROUPS == models.load(name).LAYER_GROUPS
+    model = network.build(3)
+    assert model.input_shape == (None, 40, 40, 3) and model.output_shape == (None, 3)
+    own = plugins.load("medxfer.models", name)
+    assert model.count_params() == own.build(3, side=96).count_params()  # weights fit any side
+    assert data.patch_transform(network)(np.zeros((2, 9, 9, 1), np.uint8)).shape == (2, 40, 40, 3)
+    assert network.preprocess is own.preprocess
+
+
+def test_sides_that_are_refused():
+    assert models.load("alexnet", 227) is models.load("alexnet")
+    assert models.any_side("densenet121") and not models.any_side("alexnet")
+    with pytest.raises(UserError, match="alexnet takes images of 227 pixels only"):
+        models.load("alexnet", 64)
+    with pytest.raises(UserError, match="--input_side must be 0"):
+        Config("classify", input_side=16)
