@@ -26,7 +26,7 @@ INPUT = "image"
 SHOWN = 12  # images in the figure of mistakes
 LEARNT = ("train", "validation")  # what the classic method learns from, as the network does
 
-_BATCH = 64  # images scored at once
+BATCH = 64  # images scored at once
 _LABEL, _P = "label ", "p "  # before a class's name, in the heads of tables
 
 #: Images uint8 (N, side, side, 3) -> probabilities float (N, classes).
@@ -168,7 +168,7 @@ def score(folder, split: str, scorer: Scorer, progress: bool = False) -> Images:
         disable=None if progress else True,  # None: not in a file
     )
     rest = iter(bar)
-    for units in iter(lambda: list(itertools.islice(rest, _BATCH)), []):
+    for units in iter(lambda: list(itertools.islice(rest, BATCH)), []):
         probabilities = np.asarray(scorer(np.stack([unit["image"] for unit in units])), np.float64)
         for unit, row in zip(units, probabilities, strict=True):
             truth = np.asarray(unit["labels"], np.int64)
