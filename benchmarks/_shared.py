@@ -1,6 +1,7 @@
 """Shared by the benchmarks: peers in processes of their own that take turns, and plain tables."""
 
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -93,6 +94,14 @@ def seconds(function: Callable[[], object]) -> float:
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
+
+
+def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    share = hits / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
+    return middle - half, middle + half
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:

@@ -14,6 +14,7 @@ import pathlib
 import time
 from collections.abc import Iterator
 
+import _shared
 import cv2
 import numpy as np
 from absl import app, flags
@@ -103,7 +104,7 @@ class Found:
         if not hit.size:
             return "-"
         if len(set(self.lesion_sequence)) == len(self.per_frame):
-            low, high = wilson(int(hit.sum()), hit.size)
+            low, high = _shared.wilson(int(hit.sum()), hit.size)
             return f"{hit.mean():.3f} [{low:.3f}, {high:.3f}] of {hit.size} (Wilson)"
         found = intervals.bootstrap(intervals.mean(hit.astype(float)), names)
         return (
@@ -118,14 +119,6 @@ def overlap(first: tuple, second: np.ndarray) -> float:
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[:2] + a[2:], b[:2] + b[2:])
     common = np.prod(np.maximum(high - low, 0))
     return float(common / (a[2] * a[3] + b[2] * b[3] - common))
-
-
-def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    share = hits / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
-    return middle - half, middle + half
 
 
 def sensitivities(found: Found, column: int) -> list[float]:

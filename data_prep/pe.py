@@ -58,7 +58,7 @@ class Settings:
     patch : int
         Side of a patch in pixels.
     top_k : int
-        Candidates a volume at most, the most enclosed by blood.
+        Candidates a volume at most: large ones that blood encloses, first.
     patches_per_candidate : int
         Training patches drawn from the widths x shifts x rotations (45) of a candidate. Those of
         false candidates are dropped at random until both classes have equal shares.
@@ -71,7 +71,7 @@ class Settings:
     """
 
     patch: int = 64
-    top_k: int = 1000
+    top_k: int = 300
     patches_per_candidate: int = 45
     test_patches: int = 45
     match_mm: float = 0.0
@@ -331,7 +331,10 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("patch", default.patch, "Side of a patch in pixels.", 16)
     flags.DEFINE_integer(
-        "top_k", default.top_k, "Candidates a volume at most, the most enclosed by blood.", 1
+        "top_k",
+        default.top_k,
+        "Candidates a volume at most: large ones that blood encloses, first.",
+        1,
     )
     flags.DEFINE_integer(
         "patches_per_candidate",

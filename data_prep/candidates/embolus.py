@@ -66,6 +66,9 @@ class Settings:
     enclosure_hu : float
         Voxels slide down to the dark and the enclosed: what full enclosure is worth in HU. Without
         it a clot on the wall drains into the tissue outside.
+    floor_hu : float
+        In the lungs darker than this is no darker: it is a clot blurred with air. Without it a clot
+        that blocks a thin vessel drains into that vessel's rim.
     join_mm : float
         Minima so close to a lower one are the same candidate.
     lowest_hu : float
@@ -73,7 +76,7 @@ class Settings:
     volume_mm3 : (float, float)
         Least and greatest volume of a candidate.
     most : int
-        At most so many candidates in a volume, those enclosed most above the least.
+        At most so many candidates in a volume, those of the greatest merit.
     """
 
     vessel_hu: float = 100.0
@@ -87,6 +90,7 @@ class Settings:
     ray_mm: float = 10.0
     enclosure: tuple[float, float, float] = (0.25, 0.45, 0.75)
     enclosure_hu: float = 100.0
+    floor_hu: float = 30.0
     join_mm: float = 3.0
     lowest_hu: float = -10.0
     volume_mm3: tuple[float, float] = (3.0, 2000.0)
@@ -116,6 +120,9 @@ class Candidate:
     lung_depth_mm : float
         Distance of the location to the border of the lungs: positive inside them; 0 where the
         volume shows no lung.
+    merit : float
+        Enclosure above the least, as a share of what full enclosure would be, times the logarithm
+        of the volume: where there is a limit, those with the most are kept.
     """
 
     voxel: tuple[int, int, int]
@@ -125,6 +132,7 @@ class Candidate:
     enclosure: float
     blood_hu: float
     lung_depth_mm: float
+    merit: float = 0.0
 
 
 def find(
@@ -194,6 +202,8 @@ def find(
     least = in_lungs if vessels is None else in_artery
     clot &= enclosed >= min(least, between)
     height = smooth - np.float32(settings.enclosure_hu) * enclosed
+    if vessels is None:
+        height += inner * np.maximum(np.float32(settings.floor_hu) - smooth, 0)
     label, minima, voxels = _clusters(height, clot, spacing, settings.join_mm)
     if not minima.size:
         return []
@@ -207,8 +217,10 @@ def find(
     kept = (mean >= least) & (lowest >= settings.lowest_hu)
     kept &= (volume >= settings.volume_mm3[0]) & (volume <= settings.volume_mm3[1])
     kept = np.flatnonzero(kept)
-    surplus = (mean - least)[kept]
-    kept = np.sort(kept[np.argsort(-surplus, kind="stable")][: settings.most])
+    # The share, since the least is a third as high in the lungs. A few voxels of noise can be
+    # enclosed from all sides; clots are larger.
+    merit = (mean - least) / (1 - least) * np.log(volume)
+    kept = np.sort(kept[np.argsort(-merit[kept], kind="stable")][: settings.most])
     order = np.argsort(label, kind="stable")
     groups = np.split(voxels[order], np.cumsum(size)[:-1])
     corner = np.array([part.start for part in box])
@@ -228,6 +240,7 @@ def find(
                 enclosure=float(mean[number]),
                 blood_hu=lower if inner.ravel()[minima[number]] else blood,
                 lung_depth_mm=float(depth[tuple(nearest)]),
+                merit=float(merit[number]),
             )
         )
     return found
@@ -258,8 +271,9 @@ def enhancement(
     Returns
     -------
     float
-        The 75th percentile of what is denser than water at least 5 mm inside the lungs, where
-        there is no bone, or, if they are given, in the vessels.
+        The 90th percentile of what is denser than water at least 5 mm inside the lungs, where
+        there is no bone, or the 75th in the vessels, if they are given. Most vessels of the lungs
+        are so thin that they are blurred with air.
 
     Raises
     ------
@@ -267,13 +281,13 @@ def enhancement(
         If there are neither lungs nor vessels.
     """
     if vessels is not None:
-        blood = hu[vessels]
+        blood, share = hu[vessels], 75
     elif lungs.any():
-        blood = grid.take(hu)[_lungs.erode(lungs, grid.spacing, 5.0)]
+        blood, share = grid.take(hu)[_lungs.erode(lungs, grid.spacing, 5.0)], 90
     else:
         raise Unusable("no lung is found in the volume: use a CT of the chest")
     blood = blood[blood > WATER]
-    return float(np.percentile(blood, 75)) if blood.size else BLOOD
+    return float(np.percentile(blood, share)) if blood.size else BLOOD
 
 
 def _mediastinal_vessels(

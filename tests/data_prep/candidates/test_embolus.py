@@ -166,8 +166,10 @@ def test_what_a_candidate_says(phantom, candidates):
         assert hu[each.voxel] < 200
     depth = {labels[each.voxel]: each.lung_depth_mm for each in candidates}
     assert depth[1] < 0 < depth[2]
-    limited = embolus.find(hu, spacing, settings=dataclasses.replace(settings, most=1))
-    assert len(limited) == 1
+    for most in (1, 3):
+        limited = embolus.find(hu, spacing, settings=dataclasses.replace(settings, most=most))
+        best = sorted(candidates, key=lambda each: -each.merit)[:most]
+        assert {each.voxel for each in limited} == {each.voxel for each in best}
 
 
 def test_the_same_volume_gives_the_same_candidates(phantom, candidates):
@@ -261,8 +263,14 @@ def test_a_clot_does_not_drain_into_the_border_of_its_vessel():
     hu = ndimage.gaussian_filter(hu, 0.7 / spacing)
     hu += np.random.default_rng(1).normal(0, 15, hu.shape)
     everything = np.ones(hu.shape, bool)
-    for steepest, found in ((np.inf, False), (embolus.DEFAULTS.steepest, True)):
-        settings = dataclasses.replace(embolus.DEFAULTS, steepest=steepest)
+    steepest, floor = embolus.DEFAULTS.steepest, embolus.DEFAULTS.floor_hu
+    for *how, found in (
+        (np.inf, -1000.0, False),
+        (steepest, -1000.0, True),
+        (np.inf, floor, True),
+        (steepest, floor, True),
+    ):
+        settings = dataclasses.replace(embolus.DEFAULTS, steepest=how[0], floor_hu=how[1])
         candidates = embolus.find(hu.astype(np.int16), spacing, everything, settings=settings)
         assert any((clot & (share > 0.5))[each.voxel] for each in candidates) == found
 
