@@ -21,6 +21,7 @@ from medxfer.apps._detection import Scorer
 from medxfer.apps._options import NO_OPTIONS, PredictOptions
 
 SHOWN = 8  # candidates in the figure
+APART_MM = 10.0  # between any two of them, or one large clot would fill it
 SLICE_MM = 80.0  # of the slice round a candidate
 WINDOW = (-100.0, 500.0)  # HU
 COLUMNS = ("x_mm", "y_mm", "z_mm", "voxel_x", "voxel_y", "voxel_z", "volume_mm3", "probability")
@@ -66,7 +67,8 @@ def predict(
 
     Writes ``NAME.csv`` and ``NAME.json`` (one entry per candidate, the surest first: patient
     coordinates in mm, voxel, volume, probability; the series by a hash of its UID only) and
-    ``NAME.png``: the surest candidates in the slice and in both planes of their vessel.
+    ``NAME.png``: the surest candidates, a centimetre apart or more, in the slice and in both
+    planes of their vessel.
 
     Parameters
     ----------
@@ -115,7 +117,7 @@ def predict(
     }
     (output / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     if scored:
-        _picture(volume, scored[:SHOWN], how, output / f"{name}.png")
+        _picture(volume, _apart(volume, scored), how, output / f"{name}.png")
     return {
         "candidates": len(entries),
         "above_one_half": sum(entry["probability"] >= 0.5 for entry in entries),
@@ -168,6 +170,17 @@ def _entry(volume, probability: float, candidate) -> dict:
         "volume_mm3": round(candidate.volume_mm3, 1),
         "probability": round(probability, 4),
     }
+
+
+def _apart(volume, scored: list) -> list:
+    """The surest of them that are not close to a surer one; at most :data:`SHOWN`."""
+    places = volume.to_patient(np.array([candidate.voxel for _, candidate, _ in scored]))
+    kept: list[int] = []
+    for number, place in enumerate(places):
+        distances = np.linalg.norm(places[kept] - place, axis=1)
+        if len(kept) < SHOWN and (distances >= APART_MM).all():
+            kept.append(number)
+    return [scored[number] for number in kept]
 
 
 def _picture(volume, scored: list, how: vessel.Settings, path: pathlib.Path) -> None:
