@@ -16,6 +16,7 @@ from data_prep import command, far_wall, shards
 from data_prep.errors import UserError
 from data_prep.readers import _carotid, of_kind
 from data_prep.readers._carotid import Options, Source
+from data_prep.readers._paths import require_inside
 
 APP = "cimt"
 PUBLIC_KEY = b"no person"
@@ -46,6 +47,7 @@ def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     """
     if not root.is_dir():
         raise UserError(f"--input={root} is not a folder.")
+    require_inside(root.resolve(), "studies.csv")
     readers = of_kind("carotid")
     found = {name: reader.detect(root.resolve(), options) for name, reader in readers.items()}
     found = {name: sources for name, sources in found.items() if sources}

@@ -1,46 +1,175 @@
-"""Look at a dataset before a long run: is it whole, and is it what it seems to be?"""
+"""Look at a dataset before a long run: is it whole, and is it what it seems to be?
+
+Every record is read, and of every image its file's hash is compared. Images are decoded for what
+needs their pixels until a bound of bytes: records lie in random order, so the first ones of a split
+are a fair sample of it.
+"""
 
 import collections
 import dataclasses
-import hashlib
-import itertools
+import pathlib
+import statistics
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
-from data_prep import patches
-from medxfer import data, plugins
+from data_prep import records
+from data_prep.errors import UserError
+from medxfer import check_estimate, check_images, data, plugins
+from medxfer.config import Config
 
-_ENOUGH = 400  # equal pixels, not all of one grey value, that no two images share by chance
+#: Bytes of encoded images of a split that are decoded.
+DECODED = 192 * 2**20
+
+_BATCH = 512
+_WANTED = ("image", "label", "subject", "case", "x", "y", "margin", "views", "mm_per_pixel")
 
 
 @dataclasses.dataclass
-class _Seen:
-    """What the records of one study show of its image."""
+class _Split:
+    """What one split holds."""
 
-    split: str
-    subject: str
-    windows: list[tuple[int, int, np.ndarray]] = dataclasses.field(default_factory=list)
+    name: str
+    examples: int = 0
+    subjects: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    labels: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    people: dict[int, set[str]] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(set)
+    )
+    twins: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    decoded: int = 0
+    read: int = 0  # bytes of what was decoded
+    flat: int = 0
+    values: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
+    shape: tuple[int, ...] = ()  # of its first image
 
-    def mosaic(self) -> tuple[int, int, np.ndarray]:
-        """First row, first column and pixels int16 (H, W); -1 where no record shows the image."""
-        top, left = (min(window[axis] for window in self.windows) for axis in (0, 1))
-        bottom, right = (
-            max(window[axis] + window[2].shape[axis] for window in self.windows) for axis in (0, 1)
+
+class _Survey:
+    """What all splits hold, and what is wrong with it."""
+
+    def __init__(self, folder: data.DatasetFolder) -> None:
+        self.folder = folder
+        self.splits: list[_Split] = []
+        self.problems: list[str] = []
+        self._same: dict[bytes, tuple[str, str]] = {}
+        self._seen: dict[str, check_images.Seen] = {}
+        self._calibration: dict[str, set[float]] = collections.defaultdict(set)
+        for name in folder.splits:
+            self.splits.append(split := _Split(name))
+            for path in folder.files(name):
+                place = 0
+                for batch in _batches(folder, path):
+                    self._add(split, path, place, batch)
+                    place += len(batch["image"])
+            self._judge(split)
+        self.problems += [
+            f"case {one} of {self._seen[one].split} and case {other} of {self._seen[other].split} "
+            "show the same image: the same person is in both. Look for one subject under two names."
+            for one, other in check_images.same_image(self._seen)
+        ]
+        self.problems += _calibration_outliers(self._calibration)
+
+    def _add(self, split: _Split, path: pathlib.Path, place: int, batch: Mapping) -> None:
+        subjects = [text.decode() for text in batch["subject"]]
+        cases = [text.decode() for text in batch["case"]]
+        split.examples += len(subjects)
+        split.subjects.update(subjects)
+        for subject, shown in zip(subjects, _shown(batch), strict=True):
+            split.labels.update(shown)
+            for label in shown:
+                split.people[label].add(subject)
+        for case, size in zip(cases, batch.get("mm_per_pixel", ()), strict=False):
+            self._calibration[case].add(round(float(size), 6))
+        for row, png in enumerate(batch["image"]):
+            image = None
+            if split.read < DECODED:
+                image = check_images.decode(png)
+                if image is None:
+                    self.problems.append(
+                        f"{path.name}: the image of record {place + row} (from 0) cannot be read."
+                    )
+                    continue
+                split.read += len(png)
+                split.decoded += 1
+                split.shape = split.shape or image.shape
+                split.values += np.bincount(image.ravel(), minlength=256)
+                split.flat += not np.ptp(image)
+                if "margin" in batch:
+                    self._show(split, subjects[row], cases[row], image, batch, row)
+            self._compare(split, subjects[row], png, image, int(batch.get("views", {row: 0})[row]))
+
+    def _show(
+        self,
+        split: _Split,
+        subject: str,
+        case: str,
+        image: np.ndarray,
+        batch: Mapping,
+        row: int,
+    ) -> None:
+        """Note which part of its study an image is."""
+        place = [batch[name][row] for name in ("x", "y", "margin")]
+        shown = check_images.window(
+            image, batch["label"][row] < 0, *place, self.folder.truth[split.name][case]
         )
-        pixels = np.full((bottom - top, right - left), -1, np.int16)
-        for y, x, image in self.windows:
-            pixels[y - top : y - top + len(image), x - left : x - left + image.shape[1]] = image
-        return top, left, pixels
+        seen = self._seen.setdefault(case, check_images.Seen(split.name, subject))
+        seen.windows.append(shown)
+
+    def _compare(
+        self, split: _Split, subject: str, png: bytes, image: np.ndarray | None, views: int
+    ) -> None:
+        """Look whether another subject in another split has the same image."""
+        keys = [check_images.digest(png)]
+        if views and image is not None:
+            keys += check_images.views_digests(image, views)
+        owners = {self._same.setdefault(key, (split.name, subject)) for key in keys}
+        others = {other for other, person in owners if other != split.name and person != subject}
+        # A black patch resembles every other black patch: only real content can leak.
+        if others and np.ptp(check_images.decode(png)):
+            split.twins.update(others)
+
+    def _judge(self, split: _Split) -> None:
+        """Name what is wrong with one split."""
+        folder, name = self.folder, split.name
+        if split.examples != folder.count(name):
+            self.problems.append(
+                f"{name} holds {split.examples} records, but {folder.count(name)} were written."
+            )
+        if strangers := set(split.subjects).difference(folder.subjects(name)):
+            self.problems.append(
+                f"{name} holds records of {len(strangers)} subjects that prep.json does not name "
+                f"there ({', '.join(sorted(strangers)[:3])}): prepare the data again."
+            )
+        for other, count in split.twins.items():
+            self.problems.append(
+                f"{count} images of {name} are byte for byte also in {other}: the same person may "
+                "be in both. Look for one subject under two names."
+            )
+        if strange := [label for label in split.labels if not -1 <= label < len(folder.classes)]:
+            self.problems.append(f"{name} has labels that are no class: {strange[:3]}.")
+        whole = -1 in split.labels and not folder.multilabel
+        missing = [n for i, n in enumerate(folder.classes) if not whole and not split.labels[i]]
+        if missing and name in ("train", "validation"):
+            self.problems.append(f"{name} has no example of {', '.join(missing)}.")
 
 
-def check(path: str, app_name: str) -> bool:
-    """Print what is in a dataset folder and what is wrong with it.
+def check(path: str, app_name: str, config: Config | None = None) -> bool:
+    """Print what is in a dataset folder, what is wrong with it and what a run will need.
 
-    Compares every shard with its hash, reads every record, counts classes and subjects by split,
-    and looks for one image under two subjects' names in different splits and for unusual
-    calibration. Where records say which part of their image they are, one image is also recognised
-    by patches and regions of different places, by the pixels that they share.
+    Compares every shard with its hash and names the first damaged record, reads every record,
+    counts classes and subjects by split, describes the pixels, and looks for one image under two
+    subjects' names in different splits and for unusual calibration. Where records say which part
+    of their image they are, one image is also recognised by patches and regions of different
+    places, by the pixels that they share.
+
+    Parameters
+    ----------
+    path : str
+    app_name : str
+    config : Config, optional
+        Of a run whose memory and time are to be estimated.
 
     Returns
     -------
@@ -50,117 +179,83 @@ def check(path: str, app_name: str) -> bool:
     Raises
     ------
     UserError
-        If the folder is no dataset of this app, a shard has changed, or a record cannot be read.
+        If the folder is no dataset of this app, or a subject lies in two parts.
     """
     plugins.check("medxfer.apps", app_name)
     folder = data.DatasetFolder.open(path, app=app_name)
-    folder.verify()
-    problems: list[str] = []
-    same: dict[bytes, tuple[str, str]] = {}
-    seen: dict[str, _Seen] = {}
-    calibration = collections.defaultdict(set)
     print(f"{folder.path}: app {folder.app}, fingerprint {folder.fingerprint[:12]}")
-    for split in folder.splits:
-        labels: collections.Counter = collections.Counter()
-        subjects: collections.Counter = collections.Counter()
-        twins: collections.Counter = collections.Counter()
-        flat = 0
-        for example in data.units(folder, split):
-            labels.update(_shown(example, folder.multilabel))
-            subject, case = example["subject"], example["case"]
-            subjects[subject] += 1
-            image = example["image"]
-            if {"x", "y", "margin"} <= set(example):
-                window = _window(example, folder.truth[split][case])
-                seen.setdefault(case, _Seen(split, subject)).windows.append(window)
-            # A black patch resembles every other black patch: only real content can leak.
-            if image.min() == image.max():
-                flat += 1
-            else:
-                found = [same.setdefault(key, (split, subject)) for key in _digests(example)]
-                for other in {o for o, person in found if o != split and person != subject}:
-                    twins[other] += 1
-            if "mm_per_pixel" in example:
-                calibration[case].add(round(float(example["mm_per_pixel"]), 6))
-        names = [*folder.classes, "none" if folder.multilabel else "whole region"]
-        counts = ", ".join(f"{names[label]} {count}" for label, count in sorted(labels.items()))
-        print(f"  {split}: {subjects.total()} examples of {len(subjects)} subjects ({counts})")
-        if flat:
-            print(f"    note: {flat} images have one grey value only")
-        for other, count in twins.items():
-            problems.append(
-                f"{count} images of {split} are byte for byte also in {other}: the same person may "
-                "be in both. Look for one subject under two names."
-            )
-        whole = -1 in labels and not folder.multilabel
-        missing = [name for i, name in enumerate(folder.classes) if not whole and not labels[i]]
-        if missing and split in ("train", "validation"):
-            problems.append(f"{split} has no example of {', '.join(missing)}.")
-    problems += _one_image_twice(seen) + _calibration_outliers(calibration)
+    problems = folder.damaged()
+    if not problems:
+        survey = _Survey(folder)
+        for split in survey.splits:
+            print("\n".join(_described(split, folder)))
+        problems = survey.problems
+        if config is not None:
+            shapes = {split.name: split.shape for split in survey.splits if split.shape}
+            print(check_estimate.text(folder, shapes, config))
     for problem in problems:
         logging.error("%s", problem)
-    print("Nothing wrong was found." if not problems else f"{len(problems)} problems were found.")
+    found = (
+        f"{len(problems)} problems were found." if len(problems) != 1 else "1 problem was found."
+    )
+    print(found if problems else "Nothing wrong was found.")
     return not problems
 
 
-def _shown(example: dict, multilabel: bool) -> list[int]:
-    """Class indices of a record; -1: none, or a region of several."""
-    if not multilabel:
-        return [int(example["label"])]
-    return np.flatnonzero(example["labels"]).tolist() or [-1]
+def _batches(folder: data.DatasetFolder, path: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:
+    """Some features of the records of a shard, images as the bytes of their PNG."""
+    spec = records.parse_spec(folder.extras)
+    wanted = {name: spec[name] for name in _WANTED if name in spec}
+    if folder.multilabel:
+        wanted["labels"] = tf.io.FixedLenFeature([len(folder.classes)], tf.int64)
+    dataset = tf.data.TFRecordDataset(str(path)).batch(_BATCH)
+    dataset = dataset.map(lambda batch: tf.io.parse_example(batch, wanted))
+    try:
+        yield from dataset.prefetch(2).as_numpy_iterator()
+    except tf.errors.InvalidArgumentError as error:
+        reason = (error.message or "").splitlines()[0][:200]
+        raise UserError(f"{path} holds other records than its prep.json says: {reason}") from error
 
 
-def _digests(example: dict) -> list[bytes]:
-    """Hash of an image, or of each patch below one another in it, whichever way it is mirrored."""
-    image = example["image"]
-    if "views" not in example:
-        return [hashlib.blake2b(image.tobytes(), digest_size=16).digest()]
-    views = image.reshape(int(example["views"]), -1, *image.shape[1:])
-    if views.shape[1] != views.shape[2]:
-        return [hashlib.blake2b(view.tobytes(), digest_size=16).digest() for view in views]
-    versions = patches.dihedral(views)
-    return [
-        min(hashlib.blake2b(v.tobytes(), digest_size=16).digest() for v in versions[:, number])
-        for number in range(len(views))
-        if np.ptp(views[number])
+def _shown(batch: Mapping) -> list[list[int]]:
+    """Class indices of every record; -1: none, or a region of several."""
+    if "labels" in batch:
+        return [np.flatnonzero(row).tolist() or [-1] for row in batch["labels"]]
+    return [[label] for label in batch["label"].tolist()]
+
+
+def _described(split: _Split, folder: data.DatasetFolder) -> list[str]:
+    """Lines about one split."""
+    names = {-1: "none" if folder.multilabel else "whole region", **dict(enumerate(folder.classes))}
+    lines = [f"  {split.name}: {split.examples} examples of {len(split.subjects)} subjects"]
+    if split.subjects:
+        counts = split.subjects.values()
+        middle = statistics.median_low(counts)
+        lines[0] += f", {min(counts)} to {max(counts)} each, median {middle}"
+    lines += [
+        f"    {names.get(label, label)} {count}, of {len(split.people[label])} subjects"
+        for label, count in sorted(split.labels.items())
     ]
+    if silent := len(set(folder.subjects(split.name)) - set(split.subjects)):
+        lines.append(f"    note: {silent} subjects have no example")
+    if total := split.values.sum():
+        share, grey = split.values / total, np.arange(256)
+        mean = float(share @ grey)
+        deviation = float(np.sqrt(share @ (grey - mean) ** 2))
+        seen = np.flatnonzero(split.values)
+        size = " x ".join(map(str, split.shape))
+        lines.append(
+            f"    pixels: {size} (the first), mean {mean:.1f}, standard deviation {deviation:.1f}, "
+            f"{seen[0]} to {seen[-1]}, {share[0]:.1%} black, {share[255]:.1%} white"
+        )
+        if split.decoded < split.examples:
+            lines[-1] += f"; of {split.decoded} images drawn at random"
+    if split.flat:
+        lines.append(f"    note: {split.flat} images have one grey value only")
+    return lines
 
 
-def _window(example: dict, truth: dict) -> tuple[int, int, np.ndarray]:
-    """Row, column and pixels of what a record shows; what was mirrored at the edges is cut off."""
-    image, margin = example["image"][..., 0], int(example["margin"])
-    # A patch says where its centre is, a region where its first evaluated pixel is.
-    before = margin if example["label"] < 0 else image.shape[0] // 2
-    top, left = int(example["y"]) - before, int(example["x"]) - before
-    rows = slice(max(-top, 0), max(truth["height"] - top, 0))
-    columns = slice(max(-left, 0), max(truth["width"] - left, 0))
-    return top + rows.start, left + columns.start, image[rows, columns]
-
-
-def _one_image_twice(seen: dict[str, _Seen]) -> list[str]:
-    """Studies of different subjects and splits that show the same pixels at the same places."""
-    mosaics = {case: found.mosaic() for case, found in seen.items()}
-    problems = []
-    for (case, one), (twin, other) in itertools.combinations(seen.items(), 2):
-        if one.split == other.split or one.subject == other.subject:
-            continue
-        (top, left, pixels), (top_2, left_2, pixels_2) = mosaics[case], mosaics[twin]
-        down, right = top_2 - top, left_2 - left
-        part = pixels[max(down, 0) :, max(right, 0) :]
-        part_2 = pixels_2[max(-down, 0) :, max(-right, 0) :]
-        common = tuple(map(min, part.shape, part_2.shape))
-        part, part_2 = (found[: common[0], : common[1]] for found in (part, part_2))
-        known = (part >= 0) & (part_2 >= 0)
-        shared = part[known]
-        if len(shared) >= _ENOUGH and np.ptp(shared) and np.array_equal(shared, part_2[known]):
-            problems.append(
-                f"case {case} of {one.split} and case {twin} of {other.split} show the same image: "
-                "the same person is in both. Look for one subject under two names."
-            )
-    return problems
-
-
-def _calibration_outliers(calibration: dict[str, set[float]]) -> list[str]:
+def _calibration_outliers(calibration: Mapping[str, set[float]]) -> list[str]:
     """Cases whose pixel size is far from all others: most often a unit mistaken for another."""
     found = [
         f"case {case} has {len(sizes)} pixel sizes"

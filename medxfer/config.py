@@ -112,7 +112,7 @@ class Config:
         """
         try:
             values = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} is not a readable run configuration: {error}.") from error
         known = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(known)) if isinstance(values, dict) else ["not a table"]

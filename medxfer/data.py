@@ -98,7 +98,7 @@ class DatasetFolder:
                 key_id=prep.get("key_id", ""),
                 _splits=prep["splits"],
             )
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{path} is no dataset folder of data_prep ({error}): prepare it again."
             ) from error
@@ -145,20 +145,21 @@ class DatasetFolder:
         """Shards of a split in their order."""
         return [self.path / name for name in sorted(self._split(split)["sha256"])]
 
-    def verify(self) -> None:
-        """Compare every shard with its hash: slow, for a check before a long run.
+    def damaged(self) -> list[str]:
+        """Compare every shard with its hash; what is wrong with each that differs.
 
-        Raises
-        ------
-        UserError
-            At the first shard that differs.
+        Slow, for a check before a long run.
         """
+        found = []
         for split in self.splits:
             for path in self.files(split):
                 with path.open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                 if digest != self._splits[split]["sha256"][path.name]:
-                    raise UserError(f"{path} has changed since it was written: copy it again.")
+                    found.append(
+                        _damage(path) or f"{path} has changed since it was written: copy it again."
+                    )
+        return found
 
     def _split(self, split: str) -> dict:
         if split not in self._splits:
@@ -431,9 +432,9 @@ def _guarded(dataset: tf.data.Dataset, folder: DatasetFolder, split: str) -> Ite
     try:
         yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
     except tf.errors.DataLossError as error:
-        for path in folder.files(split):
-            _raise_if_damaged(path)
-        raise UserError(f"Split '{split}' of {folder.path} is damaged: copy it again.") from error
+        found = filter(None, map(_damage, folder.files(split)))
+        place = next(found, f"Split '{split}' of {folder.path} is damaged: copy it again.")
+        raise UserError(place) from error
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         reason = (error.message or "").splitlines()[0][:200]
         raise UserError(
@@ -449,12 +450,12 @@ def _require_count(folder: DatasetFolder, split: str, found: int) -> None:
         )
 
 
-def _raise_if_damaged(path: pathlib.Path) -> None:
+def _damage(path: pathlib.Path) -> str:
+    """Which record of a shard is the first that cannot be read; "" if all can."""
     whole = 0
     try:
         for _ in tf.data.TFRecordDataset(str(path)):
             whole += 1
-    except tf.errors.DataLossError as error:
-        raise UserError(
-            f"{path}: record {whole} (from 0) is damaged or cut off: copy or prepare it again."
-        ) from error
+    except tf.errors.DataLossError:
+        return f"{path}: record {whole} (from 0) is damaged or cut off: copy or prepare it again."
+    return ""

@@ -359,7 +359,7 @@ def _check() -> None:
     quiet.import_tensorflow()
     from medxfer import check
 
-    if not check.check(FLAGS.data, FLAGS.app):
+    if not check.check(FLAGS.data, FLAGS.app, config_from_flags()):
         sys.exit(1)
 
 

@@ -77,7 +77,7 @@ class RunFolder:
         """
         try:
             return json.loads((self.path / "run_card.json").read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(
                 f"{self.path} is not a finished run: it has no readable run_card.json. Train it "
                 "first, or give the folder of another run with --run."

@@ -16,6 +16,7 @@ import dataclasses
 import json
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Iterable
 
 import cv2
@@ -28,6 +29,11 @@ from data_prep.errors import UserError
 
 FILE = "candidates.npz"  # name of a kept detector, beside the records and in a run
 _FORMAT = "polyp candidates 2"
+_LARGEST = 512 << 20  # bytes of its arrays, unpacked
+#: What a damaged file of arrays raises; a zip file of another version is a RuntimeError.
+_DAMAGED = (
+    OSError, KeyError, TypeError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +253,9 @@ def load(path: str | pathlib.Path) -> Detector:
         If the file is absent or is not such a detector.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(info.file_size for info in archive.infolist()) > _LARGEST:
+                raise ValueError("it unpacks to more than any detector")
         with np.load(path, allow_pickle=False) as kept:
             if str(kept["format"]) != _FORMAT:
                 raise ValueError(f"format {kept['format']}")
@@ -261,7 +270,7 @@ def load(path: str | pathlib.Path) -> Detector:
                 _verify.Judge(kept["judge"][:-1], float(kept["judge"][-1])),
                 tuple(kept["learnt"].tolist()),
             )
-    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise UserError(
             f"{path} cannot be read as a polyp detector ({error}): prepare the data again."
         ) from error

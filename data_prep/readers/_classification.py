@@ -17,6 +17,7 @@ from absl import logging
 from data_prep.errors import UserError
 from data_prep.readers import _pictures, _volumes, of_kind
 from data_prep.readers._images import Unusable
+from data_prep.readers._paths import require_inside
 from data_prep.readers._pictures import Decoding
 from data_prep.runner import Study
 
@@ -187,6 +188,8 @@ def find(
         raise UserError(f"--input={raw} does not exist.")
     path = raw.resolve()
     root, files = (path, _volumes.files(path)) if path.is_dir() else (path.parent, [path])
+    if path.is_dir():
+        require_inside(root, ".csv", ".npz")
     layout, detected = _detect(root, files, options)
     classes, words = _classes(detected, options)
     multilabel = options.multilabel

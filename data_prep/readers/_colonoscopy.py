@@ -23,7 +23,7 @@ import numpy as np
 from data_prep.errors import UserError
 from data_prep.readers import _repeats, of_kind
 from data_prep.readers._images import Unusable
-from data_prep.readers._paths import inside
+from data_prep.readers._paths import inside, require_inside
 from data_prep.runner import Study
 
 SPLITS = ("train", "validation", "test")
@@ -302,6 +302,7 @@ def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
         return known[stills].detect(root.resolve(), options)
     if not root.is_dir():
         raise UserError(f"--input={root} is not a folder.")
+    require_inside(root.resolve(), ".csv", ".json")
     chosen = {options.layout: known[options.layout]} if options.layout else known
     found = {name: reader.detect(root.resolve(), options) for name, reader in chosen.items()}
     found = {name: sources for name, sources in found.items() if sources}

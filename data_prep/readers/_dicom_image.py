@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pydicom.pixels
 
-from data_prep.readers import _pictures, _slices, dicom_ct
+from data_prep.readers import _deflated, _pictures, _slices, dicom_ct
 from data_prep.readers._images import Unusable
 from data_prep.readers._pictures import Decoding
 
@@ -45,10 +45,13 @@ def header(path: pathlib.Path) -> Header:
         If it is damaged.
     """
     try:
+        _deflated.require_room(path)
         with _slices.quiet():
             data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=True)
             patient, exam = (str(data.get(tag) or "").strip() for tag in TAGS[:2])
             return Header(patient or exam, max(1, int(data.get("NumberOfFrames") or 1)))
+    except Unusable:
+        raise
     except Exception as error:  # damaged files raise many kinds
         raise Unusable("the DICOM file is unreadable") from error
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import pydicom
 
+from data_prep.readers import _deflated
 from data_prep.readers._images import Unusable
 
 # Keyword -> what messages call it.
@@ -122,6 +123,7 @@ def read_header(path: pathlib.Path) -> list[Slice]:
         If the file is damaged, or a tag is missing or makes no sense; both are named.
     """
     try:
+        _deflated.require_room(path)
         with quiet():
             tags = [*TAGS, *OTHER_TAGS]
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)

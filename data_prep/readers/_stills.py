@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pydicom
 
-from data_prep.readers import _images, _matlab, dicom_ultrasound
+from data_prep.readers import _deflated, _images, _matlab, dicom_ultrasound
 from data_prep.readers._images import Unusable
 from data_prep.readers._paths import inside
 
@@ -67,6 +67,7 @@ def read(path: pathlib.Path) -> Still:
 
 def _dicom(path: pathlib.Path) -> Still:
     try:
+        _deflated.require_room(path)
         data = pydicom.dcmread(path)
         image, notes = dicom_ultrasound.grey(data, 0)
         down, _ = dicom_ultrasound.calibration(data, np.array(image.shape[::-1])[None] / 2)

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pydicom.pixels
 
-from data_prep.readers import _carotid, _points
+from data_prep.readers import _carotid, _deflated, _points
 from data_prep.readers._carotid import CarotidStudy, Options, Source
 from data_prep.readers._images import MAX_PIXELS, Unusable, to_grey
 from data_prep.readers._paths import inside
@@ -94,8 +94,11 @@ def _header(path: pathlib.Path) -> tuple[str, str, tuple[str, ...]]:
     """Subject, problem, and notes that the header alone gives."""
     tags = ["PatientID", "StudyInstanceUID", "Modality"]
     try:
+        _deflated.require_room(path)
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
         patient, exam, modality = (str(header.get(tag) or "").strip() for tag in tags)
+    except Unusable as error:
+        return "", str(error), ()
     except Exception:  # damaged files raise many kinds
         return "", "the DICOM file is unreadable", ()
     if modality not in ("US", "IVUS"):

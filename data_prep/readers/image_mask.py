@@ -290,6 +290,6 @@ def _boxes(folder: pathlib.Path) -> tuple[dict[str, tuple[Box, ...]], pathlib.Pa
             )
             for name, entry in content.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{table} is not the table of boxes of Kvasir-SEG: remove it.") from error
     return boxes, table

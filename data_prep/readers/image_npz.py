@@ -6,9 +6,12 @@ there. Nothing is ever unpickled: an archive could run any code that way.
 """
 
 import hashlib
+import math
 import pathlib
+import tokenize
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -23,6 +26,13 @@ ORDER = 1
 
 PARTS = {"train": "train", "val": "validation", "test": "test"}
 _CHUNK = 1 << 24  # bytes
+#: What reading a damaged archive raises, the last one for a header that NumPy cannot parse.
+_DAMAGED = (
+    EOFError, KeyError, NotImplementedError, OSError, RuntimeError, ValueError,
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError,
+)  # fmt: skip
+# Unpacked bytes from which an array that is so many times its packed size holds nothing but zeros.
+_LARGE, _DENSE = 1 << 30, 200
 
 
 def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> Detected | None:
@@ -57,7 +67,7 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> D
                 entries, several = entries + own, several or more
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise UserError(f"{path} is damaged or no npz file ({error}): copy it again.") from error
     if not entries:
         raise UserError(
@@ -83,6 +93,11 @@ def unpack(pictures: Sequence[Picture], path: pathlib.Path, folder: pathlib.Path
         The npz file, or its folder.
     folder : pathlib.Path
         Made if need be; an array that is there already is kept.
+
+    Raises
+    ------
+    UserError
+        If the archive is damaged.
     """
     (path,) = [path] if path.is_file() else path.glob("*.[nN][pP][zZ]")
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,11 +106,23 @@ def unpack(pictures: Sequence[Picture], path: pathlib.Path, folder: pathlib.Path
         if target.exists():
             continue
         partial = target.with_suffix(".partial")
-        with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as array:
+        try:
             with partial.open("wb") as file:
-                while chunk := array.read(_CHUNK):
+                for chunk in _content(path, member):
                     file.write(chunk)
-        partial.replace(target)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _content(path: pathlib.Path, member: str) -> Iterator[bytes]:
+    """An array of the archive, unpacked piece by piece."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as array:
+            while chunk := array.read(_CHUNK):
+                yield chunk
+    except _DAMAGED as error:
+        raise UserError(f"{path}: {member} is damaged ({error}): copy the file again.") from error
 
 
 def pixels(folder: pathlib.Path, picture: Picture) -> np.ndarray:
@@ -180,6 +207,12 @@ def _header(
         if read is None:
             raise ValueError(f"{name} has the unknown version {version}")
         shape, _, dtype = read(file)
+        length = file.tell() + math.prod(shape) * dtype.itemsize
+    info = archive.getinfo(name)
+    if not dtype.hasobject and info.file_size != length:
+        raise ValueError(f"{name} is cut off or longer than it says")
+    if length > max(_LARGE, _DENSE * info.compress_size):
+        raise ValueError(f"{name} would unpack to {length / 2**30:.0f} GiB")
     if dtype.hasobject:
         raise UserError(
             f"{path}: {pathlib.PurePosixPath(name).stem} holds pickled Python objects, which are "

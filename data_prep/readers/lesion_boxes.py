@@ -248,6 +248,6 @@ def _coco_boxes(table: pathlib.Path) -> dict[tuple[str, str], tuple[Box, ...]]:
         for each in content.get("annotation", content.get("annotations", [])):
             left, top, wide, high = (float(number) for number in each["bbox"])
             found[names[str(each["id"])]].append((left, top, wide, high))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{table} is not the table of boxes of SUN-SEG: remove it.") from error
     return {key: tuple(boxes) for key, boxes in found.items()}

@@ -28,6 +28,8 @@ def read(path: pathlib.Path) -> Contents:
     """
     try:
         with h5py.File(_embedded(path) if zipfile.is_zipfile(path) else path, "r") as file:
+            if elsewhere := file.visititems_links(_leads_out):
+                raise ValueError(f"{elsewhere} is a link to another file")
             root = file.get("model_weights", file)
             layers = _legacy(root) if "layer_names" in root.attrs else _current(root)
     except DAMAGED as error:
@@ -35,6 +37,10 @@ def read(path: pathlib.Path) -> Contents:
     if not layers:
         raise UserError(f"{path} holds no layer with weights.")
     return Contents(layers, ordered=False)
+
+
+def _leads_out(name: str, link: object) -> str | None:
+    return name if isinstance(link, h5py.ExternalLink) else None
 
 
 def _embedded(path: pathlib.Path) -> io.BytesIO:
@@ -83,6 +89,8 @@ def _array(group: h5py.Group, key: str) -> np.ndarray:
         raise ValueError(f"{key} is not an array of numbers")
     size = math.prod(dataset.shape) * dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()  # less than the array only if compressed
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"{key} is stored in another file")
     if size > MAX_BYTES or (dataset.chunks is None and stored != size):
         raise ValueError(f"{key} is not stored whole")
     return dataset[()]

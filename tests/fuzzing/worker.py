@@ -2,11 +2,13 @@
 
     python -m tests.fuzzing.worker FAMILY FIRST LAST FOLDER
 
-Prints one JSON line per input: its number and "value", the class of a named error, or what was not
-caught. The parent tells from the last line at which input a process died.
+LAST may be "hostile": then the inputs are those of :mod:`tests.fuzzing.hostile`. Prints one JSON
+line per input: its number and "value", the class of a named error, or what was not caught. The
+parent tells from the last line at which input a process died.
 """
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -18,7 +20,7 @@ import warnings
 
 import numpy as np
 
-from tests.fuzzing import families, mutations
+from tests.fuzzing import ALL, families, hostile, mutations
 
 SECONDS = 20  # for one input, of the processor
 MEMORY = 1 << 30  # bytes beyond what the process has after the undamaged input
@@ -33,46 +35,85 @@ def expire(*_):
 
 
 def main() -> None:
-    name, first, last, folder = sys.argv[1], *map(int, sys.argv[2:4]), pathlib.Path(sys.argv[4])
+    name, first, last, folder = sys.argv[1], *sys.argv[2:4], pathlib.Path(sys.argv[4])
     warnings.simplefilter("ignore")
-    family = families.FAMILIES[name]()
+    family = ALL[name]()
     root = folder / "input"
     root.mkdir(parents=True)
     paths = family.plant(root)
     whole = {path: path.read_bytes() for path in paths}
+    outside = hostile.Outside(folder / "outside")
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries in C talk, too
     family.read(root)  # undamaged: must give a value
     held = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MEMORY, resource.RLIM_INFINITY))
     signal.signal(signal.SIGVTALRM, expire)
-    for number in range(first, last):
+
+    def answer(**what):
+        answers.write(json.dumps(what) + "\n")
+        answers.flush()
+
+    for number, (what, spoil) in spoilers(name, first, last, root, whole, outside.place):
+        answer(begun=number, file=what)
+        spoil()
+        outside.opened()
+        begun = time.process_time()
+        outcome = outcome_of(family, root)
+        if outside.opened():
+            outcome = "uncaught: a file outside the folder was opened"
+        if (folder / hostile.RAN).exists():
+            outcome = "uncaught: code was run"
+        answer(number=number, what=what, outcome=outcome, s=time.process_time() - begun)
+        restore(root, whole)
+
+
+def spoilers(name, first, last, root, whole, outside):
+    """Numbers, names and functions that spoil the input: mutations, or what is hostile."""
+    paths = list(whole)
+    if last == "hostile":
+        attacks = [
+            (attack.__name__, functools.partial(attack, root, paths))
+            for attack in hostile.BOMBS.get(name, ())
+        ]
+        if name in hostile.FOLDERS:
+            attacks += [
+                (f"link of {path.name}", functools.partial(hostile.link, path, content, outside))
+                for path, content in whole.items()
+            ]
+        yield from list(enumerate(attacks))[int(first) :]
+        return
+    for number in range(int(first), int(last)):
         rng = np.random.default_rng([number, len(name), *name.encode()])
         path = paths[int(rng.integers(len(paths)))]
-        path.write_bytes(mutations.mutate(whole[path], rng))
-        answers.write(json.dumps({"begun": number, "file": path.name}) + "\n")
-        answers.flush()
-        begun = time.process_time()
-        try:
-            signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
-            outcome = "value with notes" if family.read(root) else "value"
-        except families.NAMED as error:
-            outcome = type(error).__name__
-            if not str(error):
-                outcome = "uncaught: an error without words"
-        except TooLong:
-            outcome = f"uncaught: more than {SECONDS} s"
-        except BaseException as error:
-            outcome = f"uncaught: {type(error).__module__}.{type(error).__name__}: {error}"[:500]
-        finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        seconds = time.process_time() - begun
-        answers.write(json.dumps({"number": number, "outcome": outcome, "s": seconds}) + "\n")
-        answers.flush()
-        for other, content in whole.items():
-            with contextlib.suppress(FileNotFoundError):
-                other.unlink()
-            other.write_bytes(content)
+        content = mutations.mutate(whole[path], rng)
+        yield number, (path.name, functools.partial(path.write_bytes, content))
+
+
+def outcome_of(family, root) -> str:
+    """Read what was spoilt: "value", the class of a named error, or what was not caught."""
+    try:
+        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+        return "value with notes" if family.read(root) else "value"
+    except families.NAMED as error:
+        return type(error).__name__ if str(error) else "uncaught: an error without words"
+    except TooLong:
+        return f"uncaught: more than {SECONDS} s"
+    except BaseException as error:
+        return f"uncaught: {type(error).__module__}.{type(error).__name__}: {error}"[:500]
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def restore(root, whole) -> None:
+    """Put the good files back, and take away what was not there."""
+    for path, content in whole.items():
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        path.write_bytes(content)
+    for other in root.rglob("*.nhdr"):
+        other.unlink()
 
 
 if __name__ == "__main__":
