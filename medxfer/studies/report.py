@@ -191,8 +191,9 @@ def _strategies(gathered: Gathered) -> list[str]:
     return [
         "<h2>By which strategy?</h2>",
         "<p class='note'>Every strategy beside full fine-tuning (ft) of the same network, on all "
-        "the training data, as in Davila et al. 2024; a gain above 0 is better. Seeds in which a "
-        "strategy is ahead are counted, not tested: they share their test subjects.</p>",
+        "the training data, as in Davila et al. 2024; a gain above 0 is better. p is adjusted by "
+        "Holm's method over all comparisons with ft in this table. Seeds in which a strategy is "
+        "ahead are counted, not tested: they share their test subjects.</p>",
         report._table(head, rows),
         f"<p class='note'>Mean rank over networks: {means}.</p>",
     ]

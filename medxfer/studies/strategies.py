@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medxfer import plugins, tuning
+from medxfer.evaluation import compare
 from medxfer.evaluation import family as families
 from medxfer.evaluation.intervals import Interval
 from medxfer.studies.gather import Gathered
@@ -29,7 +30,8 @@ class Row:
     gain : Interval or None
         Over ``ft`` on the same network: above 0 is better, also where lower merits are better.
     p : float
-        Of that gain, adjusted by Holm's method over all pairs of the study; NaN for ``ft``.
+        Of that gain, paired bootstrap, adjusted by Holm's method over all comparisons with ``ft``
+        in the study, which are the question here; NaN for ``ft``.
     rank : int
         Among the strategies of the network, 1 is the best.
     improved, cases : int
@@ -78,15 +80,24 @@ def rows(gathered: Gathered) -> list[Row]:
                 )
                 for seed in both
             ]
-            verdict = "not told apart"
-            if pair.differs(families.PAIRED):
-                verdict = "better" if pair.difference.estimate > 0 else "worse"
-            found.append(
-                Row(
-                    model, strategy, own, pair.difference, pair.holm["bootstrap"], rank,
-                    int(np.sum(np.array(gains) > 0)), len(gains), verdict,
-                )
-            )  # fmt: skip
+            ahead = int(np.sum(np.array(gains) > 0))
+            p = pair.p["bootstrap"]
+            found.append(Row(model, strategy, own, pair.difference, p, rank, ahead, len(gains), ""))
+    return _adjusted(found)
+
+
+def _adjusted(rows: Sequence[Row]) -> list[Row]:
+    """With p by Holm's method over the comparisons, and verdicts by it."""
+    others = [row for row in rows if row.gain is not None]
+    adjusted = iter(compare.holm([row.p for row in others]))
+    found = []
+    for row in rows:
+        if row.gain is not None:
+            p = float(next(adjusted))
+            told = "better" if row.gain.estimate > 0 else "worse"
+            verdict = told if p < families.ALPHA else "not told apart"
+            row = dataclasses.replace(row, p=p, verdict=verdict)
+        found.append(row)
     return found
 
 

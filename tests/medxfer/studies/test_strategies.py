@@ -89,6 +89,18 @@ def test_gains_ranks_and_cases_follow_from_the_rows(made):
             assert (row.improved, row.cases) == (sum(ahead), 3)
         assert rows[model, "lp_ft"].verdict == "better" and rows[model, "lp_ft"].rank == 1
         assert rows[model, "lp"].verdict == "worse" and rows[model, "lp"].improved == 0
+    others = [row for row in rows.values() if row.gain is not None]
+    plain = [
+        found.full.family.pair(f"{row.model} {row.strategy}", f"{row.model} ft", "AUC").p[
+            "bootstrap"
+        ]
+        for row in others
+    ]
+    order = np.argsort(plain)
+    adjusted, worst = np.empty(len(plain)), 0.0
+    for place, index in enumerate(order):  # Holm 1979, step by step
+        worst = adjusted[index] = max(worst, min(1.0, (len(plain) - place) * plain[index]))
+    np.testing.assert_allclose([row.p for row in others], adjusted)
     assert strategies.improved(list(rows.values()))["lp_ft"] == (6, 6)
     assert next(iter(strategies.mean_rank(list(rows.values())))) == "lp_ft"
 
