@@ -18,12 +18,19 @@ def log_probabilities(logits: NDArray, multilabel: bool) -> NDArray[np.float64]:
     return special.log_expit(logits) if multilabel else special.log_softmax(logits, axis=1)
 
 
-def mean_loss(logits: NDArray, labels: NDArray[np.int64]) -> float:
-    """Mean negative log-likelihood of labels (N,) or (N, C)."""
+def mean_loss(logits: NDArray, labels: NDArray[np.int64], weights: NDArray | None = None) -> float:
+    """Mean negative log-likelihood of labels (N,) or (N, C).
+
+    ``weights``: of the classes, as :func:`class_weights` gives them; None: 1.
+    """
     if labels.ndim == 2:
         logits = np.asarray(logits, np.float64)
-        return -float(special.log_expit(np.where(labels > 0, logits, -logits)).sum(axis=1).mean())
-    return -float(log_probabilities(logits, False)[np.arange(len(labels)), labels].mean())
+        log_p = special.log_expit(np.where(labels > 0, logits, -logits))
+        if weights is not None:
+            log_p = log_p * weights[np.arange(labels.shape[1]), labels]
+        return -float(log_p.sum(axis=1).mean())
+    log_p = log_probabilities(logits, False)[np.arange(len(labels)), labels]
+    return -float((log_p if weights is None else log_p * weights[labels]).mean())
 
 
 def class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:

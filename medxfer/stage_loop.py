@@ -287,7 +287,7 @@ class StageLoop:
         )
         classes = run.model.output_shape[-1]
         solved = head.solve(
-            train, validation, classes, run.monitor, self._stage.head, run.config.balance != "none"
+            train, validation, classes, self._stage.head, run.config.balance != "none"
         )
         for variable, value in zip(
             (self._solved.kernel, self._solved.bias), (solved.kernel, solved.bias), strict=True

@@ -6,6 +6,7 @@ training data and on less, beside the handcrafted counterpart.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import inspect
 import json
@@ -360,6 +361,7 @@ def make(
     ]
     runs = []
 
+    @functools.cache
     def by_rate(model: str, tune: str) -> bool:
         if tune == COUNTERPART:
             return False

@@ -6,7 +6,7 @@ Kumar et al., "Fine-tuning can distort pretrained features and underperform out-
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -55,11 +55,13 @@ def solve(
     train: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray],
     classes: int,
-    score: Callable[[np.ndarray, np.ndarray], float],
     solution: HeadSolution | None = None,
     balanced: bool = False,
 ) -> Head:
-    """Fit a head for every strength and keep the one with the best validation score.
+    """Fit a head for every strength and keep the one with the least validation loss.
+
+    The loss, because the authors' accuracy has many ties on few examples, and the area under the
+    ROC curve does not see the scale of the weights: it would as soon take a head of almost 0.
 
     Features are normalised by one mean and one standard deviation, those of all numbers of the
     training features, and the head is rewritten for features as they are. The objective is
@@ -74,18 +76,16 @@ def solve(
         Number of outputs; those without a training example have weights and bias 0. A label that
         all training examples have, or none, has weights 0 and the logarithm of its odds as bias,
         half an example being added to either side.
-    score : callable
-        (probabilities float64 (N, classes), labels) -> number, the higher the better; of equal
-        ones the first counts.
     solution : HeadSolution, optional
         Strengths to try.
     balanced : bool
-        Whether all classes count alike: :func:`medxfer.outputs.class_weights`.
+        Whether all classes count alike: :func:`medxfer.outputs.class_weights`, those of the
+        training labels in the validation loss, too.
 
     Raises
     ------
     UserError
-        If the training labels are of one class only, or the score is never a number.
+        If the training labels are of one class only.
     """
     solution = solution or HeadSolution()
     x, y = np.asarray(train[0], np.float64), np.asarray(train[1])
@@ -102,7 +102,7 @@ def solve(
         ]
     else:
         fits = [_Fit(y, classes, solution, weights)]
-    best, best_score = None, -np.inf
+    best, least = None, np.inf
     for strength in solution.strengths:
         found = [fit(x, strength) for fit in fits]
         if several:  # what makes present more probable than absent
@@ -111,15 +111,10 @@ def solve(
         bias = bias - mean / std * kernel.sum(axis=0)
         kernel = kernel / std
         head = Head(kernel.astype(np.float32), bias.astype(np.float32), float(strength))
-        log_p = outputs.log_probabilities(head.logits(np.asarray(validation[0])), several)
-        value = score(np.exp(log_p), validation[1])
-        if value > best_score:
-            best, best_score = head, value
-    if best is None:
-        raise UserError(
-            "The validation score of a linear probe is not a number: the validation part needs "
-            "examples of every class. Prepare the data with more subjects in it."
-        )
+        logits = head.logits(np.asarray(validation[0]))
+        loss = outputs.mean_loss(logits, np.asarray(validation[1]), weights)
+        if best is None or loss < least:
+            best, least = head, loss
     return best
 
 

@@ -34,6 +34,9 @@ class TestLikelihood:
         p = special.softmax(logits, axis=1)
         np.testing.assert_allclose(np.exp(outputs.log_probabilities(logits, False)), p)
         assert outputs.mean_loss(logits, labels) == pytest.approx(metrics.log_loss(labels, p))
+        weights = outputs.class_weights(labels, 3)
+        expected = metrics.log_loss(labels, p, sample_weight=weights[labels])  # weights of mean 1
+        assert outputs.mean_loss(logits, labels, weights) == pytest.approx(expected)
 
     def test_several(self):
         logits, labels = several()
@@ -41,6 +44,12 @@ class TestLikelihood:
         np.testing.assert_allclose(np.exp(outputs.log_probabilities(logits, True)), p)
         each = [metrics.log_loss(labels[:, k], p[:, k]) for k in range(3)]
         assert outputs.mean_loss(logits, labels) == pytest.approx(sum(each))
+        weights = outputs.class_weights(labels, 3)
+        each = [
+            metrics.log_loss(labels[:, k], p[:, k], sample_weight=weights[k][labels[:, k]])
+            for k in range(3)
+        ]
+        assert outputs.mean_loss(logits, labels, weights) == pytest.approx(sum(each))
 
     def test_far_out_it_stays_finite(self):
         assert outputs.mean_loss(np.array([[900.0, -900.0]]), np.array([[0, 1]])) == 1800
@@ -174,14 +183,10 @@ def features(n=80, classes=3, seed=0):
     return 2 + labels @ rng.normal(size=(classes, 5)) + rng.normal(size=(n, 5)), labels
 
 
-def likelihood(p, labels):
-    return float(np.mean(np.log(np.where(labels > 0, p, 1 - p))))
-
-
 @pytest.mark.parametrize("balanced", [False, True])
 def test_a_head_of_several_labels_is_a_regression_of_each(balanced):
     x, labels = features()
-    solved = head.solve((x, labels), (x, labels), 3, likelihood, HeadSolution((1.0,)), balanced)
+    solved = head.solve((x, labels), (x, labels), 3, HeadSolution((1.0,)), balanced)
     z = (x - x.mean()) / x.std()
     for k in range(3):
         peer = linear_model.LogisticRegression(
@@ -194,7 +199,7 @@ def test_a_head_of_several_labels_is_a_regression_of_each(balanced):
 def test_a_label_that_all_or_none_have():
     x, labels = features()
     labels[:, 0], labels[:, 2] = 1, 0
-    solved = head.solve((x, labels), (x, labels), 3, likelihood, HeadSolution((1.0,)))
+    solved = head.solve((x, labels), (x, labels), 3, HeadSolution((1.0,)))
     p = special.expit(solved.logits(x))
     np.testing.assert_allclose(p[:, 0], 80.5 / 81, rtol=1e-5)
     np.testing.assert_allclose(p[:, 2], 0.5 / 81, rtol=1e-5)
@@ -205,10 +210,7 @@ def test_a_balanced_head_of_one_class():
     labels = rng.choice(3, 90, p=[0.7, 0.2, 0.1])
     x = rng.normal(size=(3, 4))[labels] + rng.normal(size=(90, 4))
 
-    def score(p, y):
-        return float(np.mean(np.log(p[np.arange(len(y)), y])))
-
-    solved = head.solve((x, labels), (x, labels), 3, score, HeadSolution((0.3,)), True)
+    solved = head.solve((x, labels), (x, labels), 3, HeadSolution((0.3,)), True)
     z = (x - x.mean()) / x.std()
     peer = linear_model.LogisticRegression(
         C=0.3, class_weight="balanced", max_iter=1000, tol=1e-8
