@@ -28,13 +28,13 @@ PLACES = ("x", "y", "z")
 def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:
     """Records of the app's synthetic patients, made once and kept in ``cache``.
 
-    Fewer patches a candidate than for real studies, so that a first try takes minutes.
+    Fewer candidates and patches than of real studies, so that a first try takes minutes.
     """
     from data_prep import pe
     from data_prep.phantoms import pe as phantom
 
     raw = phantom.ensure(cache)
-    settings = pe.Settings(patches_per_candidate=10, test_patches=9)
+    settings = pe.Settings(top_k=150, patches_per_candidate=10, test_patches=9)
     return _phantom.records(raw, pe.prepare, settings)
 
 
