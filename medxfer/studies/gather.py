@@ -202,16 +202,20 @@ def gather(
 
 
 def _best_rates(runs: Sequence[Finished]) -> tuple[list[Finished], list[Finished]]:
-    """Of each method, amount of data and seed the rate with the best validation score; others.
+    """Of each method, amount of data and seed the rate that validates best; the others.
 
-    Of equal scores the first in the plan.
+    By the score that was watched, and where it ties, as on small sets, by the loss.
     """
+
+    def quality(run: Finished) -> tuple[float, float]:
+        history, best = run.card.get("history", ()), run.card.get("best_epoch", -1)
+        loss = history[best]["validation_loss"] if 0 <= best < len(history) else np.inf
+        return run.card.get("best_validation_auc", -np.inf), -loss
+
     best: dict[tuple, Finished] = {}
     for run in runs:
-        planned = run.planned
-        key = planned.method, planned.share, planned.config.seed
-        score = run.card.get("best_validation_auc", -np.inf)
-        if key not in best or score > best[key].card.get("best_validation_auc", -np.inf):
+        key = run.planned.method, run.planned.share, run.planned.config.seed
+        if key not in best or quality(run) > quality(best[key]):
             best[key] = run
     kept = set(map(id, best.values()))
     return [r for r in runs if id(r) in kept], [r for r in runs if id(r) not in kept]

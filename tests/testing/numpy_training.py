@@ -66,6 +66,10 @@ def decayed(path, w, g, start):
     return g + DECAY * w if is_kernel(path) else g
 
 
+def lightly_decayed(path, w, g, start):
+    return g + 1e-4 * w if is_kernel(path) else g
+
+
 def undecayed(path, w, g, start):
     return g
 
@@ -130,8 +134,8 @@ STAGES = {
     ],
     "l2_sp": [(LAYERS, 5, Sgd, l2_sp, staircase, None)],
     "l1_sp": [(LAYERS, 5, Sgd, l1_sp, staircase, None)],
-    "auto_rgn": [(LAYERS, 5, Adam, decayed, staircase, rgn)],
-    "auto_snr": [(LAYERS, 5, Adam, decayed, staircase, snr)],
+    "auto_rgn": [(LAYERS, 5, Adam, lightly_decayed, staircase, rgn)],
+    "auto_snr": [(LAYERS, 5, Adam, lightly_decayed, staircase, snr)],
 }
 
 

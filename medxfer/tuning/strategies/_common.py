@@ -97,7 +97,8 @@ def unfreezing(
 def adaptive(rule: str, groups: Sequence[str], config: Config, new: Collection[str]) -> Stage:
     """A stage that moves every group, with a factor for each tensor's rate.
 
-    Gamma and beta of batch normalisation are left out, as in the authors' code.
+    Gamma and beta of batch normalisation are left out, and the weight decay is 1e-4, as in the
+    authors' code.
     """
     moments = {"frozen": "frozen", "affine": "frozen"}
     return stage(
@@ -106,6 +107,7 @@ def adaptive(rule: str, groups: Sequence[str], config: Config, new: Collection[s
         config,
         new,
         optimizer="sgd" if config.optimizer == "sgd" else "adam",
+        weight_decay=1e-4,
         batch_norm={
             group: moments.get(policy, "stats_only")
             for group, policy in batch_norm(groups, config, new).items()
