@@ -17,6 +17,18 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_LEVEL = 127  # masks have grey edges, from resizing or from JPEG: above it is lesion
 JPEG_NOISE = 32  # levels that JPEG leaves in a black mask
 PLANES_TAG, APART = 284, 2  # of TIFF: the planes of the colours lie one after the other
+COMPRESSION_TAG = 259  # of TIFF
+ORIENTATION_TAG = 274  # of EXIF and TIFF: how a camera was held
+# Its value -> quarter turns anticlockwise, and whether to mirror left and right afterwards.
+TURNS = {
+    2: (0, True),
+    3: (2, False),
+    4: (2, True),
+    5: (3, True),
+    6: (3, False),
+    7: (1, True),
+    8: (1, False),
+}
 ASPECT = 0.01  # relative difference of the aspect ratios of a mask that may be resized
 
 
@@ -62,7 +74,11 @@ def pixels(path: pathlib.Path) -> np.ndarray:
             with Image.open(path) as file:
                 if file.width * file.height > _images.MAX_PIXELS:
                     raise Unusable(f"the image has {file.width} x {file.height} pixels: too many")
-                if getattr(file, "tag_v2", {}).get(PLANES_TAG) == APART:
+                tags = getattr(file, "tag_v2", {})
+                if tags.get(ORIENTATION_TAG) in TURNS and tags.get(COMPRESSION_TAG, 1) == 1:
+                    # Pillow turns TIFF by itself, but scrambles what is not compressed.
+                    return turned(tiff(path), tags[ORIENTATION_TAG])
+                if tags.get(PLANES_TAG) == APART:
                     # Pillow takes 16-bit planes for 8-bit ones, without a complaint.
                     raise ValueError("planes apart")
                 plain = file.mode in ("1", "L", "LA", "I", "F", "RGB", "RGBA")
@@ -76,10 +92,26 @@ def pixels(path: pathlib.Path) -> np.ndarray:
     except Exception as error:  # Pillow raises many kinds on damaged files
         if path.suffix.lower() not in (".tif", ".tiff"):
             raise Unusable("the image file is unreadable") from error
-        return _tiff(path)
+        return tiff(path)
 
 
-def _tiff(path: pathlib.Path) -> np.ndarray:
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels (H, W) or (H, W, C) upright, by the orientation tag of EXIF and TIFF."""
+    if orientation not in TURNS:
+        return pixels
+    turns, mirrored = TURNS[orientation]
+    pixels = np.rot90(pixels, turns)
+    return np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
+
+
+def tiff(path: pathlib.Path) -> np.ndarray:
+    """Pixels of a TIFF by tifffile, as they are stored.
+
+    Raises
+    ------
+    Unusable
+        If it cannot be read, or is too large.
+    """
     import tifffile
 
     try:
@@ -88,6 +120,8 @@ def _tiff(path: pathlib.Path) -> np.ndarray:
             if page.imagelength * page.imagewidth > _images.MAX_PIXELS:
                 raise Unusable("the image has too many pixels")
             found = page.asarray()
+            if page.photometric == 0 and found.dtype == np.uint8:  # 0 is white, as Pillow has it
+                found = 255 - found
             planar = page.planarconfig == 2 and found.ndim == 3
             return np.moveaxis(found, 0, -1) if planar else found
     except Unusable:

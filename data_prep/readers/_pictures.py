@@ -18,18 +18,7 @@ LEVELS = ("image", "type")
 FRAMES = ("first", "middle", "all")
 MIN_SIDE = 8  # pixels: below it nothing can be seen
 TOP = {8: 255, 16: 65535}
-ORIENTATION_TAG = 274  # of EXIF: how a camera was held
-WITH_EXIF = ("JPEG", "MPO", "TIFF", "WEBP")  # of a PNG, it lies behind the pixels
-# Its value -> quarter turns anticlockwise, and whether to mirror left and right afterwards.
-TURNS = {
-    2: (0, True),
-    3: (2, False),
-    4: (2, True),
-    5: (3, True),
-    6: (3, False),
-    7: (1, True),
-    8: (1, False),
-}
+WITH_EXIF = ("JPEG", "MPO", "WEBP")  # whose pixels are as stored; of a PNG, it lies behind them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,8 +245,8 @@ def _read_file(path: pathlib.Path, levels: str) -> tuple[np.ndarray, tuple[str, 
                 pages = getattr(file, "n_frames", 1)
                 # Of 16-bit colours Pillow would keep the upper byte, without a word.
                 deep = file.mode[0] != "I" and any(";16" in str(tile[3]) for tile in file.tile)
-                if file.format in WITH_EXIF:
-                    orientation = file.getexif().get(ORIENTATION_TAG, 1)
+                if file.format in WITH_EXIF or (deep and file.format == "TIFF"):
+                    orientation = file.getexif().get(_frames.ORIENTATION_TAG, 1)
     except Unusable:
         raise
     except Image.DecompressionBombError as error:
@@ -269,11 +258,11 @@ def _read_file(path: pathlib.Path, levels: str) -> tuple[np.ndarray, tuple[str, 
         ) from error
     except Exception:  # a TIFF that Pillow refuses and another reader takes, or damaged
         pages = 1
-    image = to_rgb(_deep(path) if deep else _frames.pixels(path), levels)
-    if orientation in TURNS:
-        turns, mirrored = TURNS[orientation]
-        image = np.rot90(image, turns)
-        image = np.ascontiguousarray(image[:, ::-1] if mirrored else image)
+    if deep and orientation != 1:  # OpenCV turns these too, or fails
+        pixels = _frames.tiff(path)
+    else:
+        pixels = _deep(path) if deep else _frames.pixels(path)
+    image = _frames.turned(to_rgb(pixels, levels), orientation)
     return image, ((f"first of {pages} pages used",) if pages > 1 else ())
 
 

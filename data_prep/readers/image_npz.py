@@ -75,7 +75,8 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> D
         )
     # A number that no image has is a class without images, not one less.
     highest = max((int(label) for entry in entries for label in entry.labels), default=0)
-    count = max([highest + 1, *(shapes[f"{part}_labels"][-1] for part in PARTS if several)])
+    of_labels = (shapes[f"{p}_labels"] for p in PARTS if f"{p}_labels" in shapes)
+    count = max([highest + 1, *(labels[-1] for labels in of_labels if several)])
     classes = tuple(map(str, range(count)))
     with path.open("rb") as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()

@@ -326,8 +326,10 @@ class TestArrays:
         with pytest.raises(UserError, match=r"row 1 of train_labels: the label '2' is not in"):
             find(tmp_path, classes=("x", "y"))
 
-    def test_several_labels(self, tmp_path):
+    @pytest.mark.parametrize("parts", [("train", "val", "test"), ("train", "test"), ("train",)])
+    def test_several_labels(self, tmp_path, parts):
         content = arrays(several=True)
+        content = {k: v for k, v in content.items() if k.partition("_")[0] in parts}
         np.savez(tmp_path / "a.npz", **content)
         found = find(tmp_path)
         assert found.multilabel and found.classes == ("0", "1", "2")

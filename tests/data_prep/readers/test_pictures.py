@@ -97,6 +97,30 @@ def test_a_camera_that_was_turned(tmp_path, orientation):
     np.testing.assert_array_equal(read(path), expected)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("kind", ["grey", "white is 0", "colour", "deep colour"])
+def test_a_tiff_that_was_turned(tmp_path, orientation, compression, kind):
+    levels = texture(1, 40, 56)
+    if "colour" in kind:
+        levels = np.stack([levels, levels[::-1], levels[:, ::-1]], axis=-1)
+    if kind == "deep colour":
+        levels = levels.astype(np.uint16) * 257
+    photometric = {"grey": "minisblack", "white is 0": "miniswhite"}.get(kind, "rgb")
+    tifffile.imwrite(
+        tmp_path / "a.tif", levels, photometric=photometric, compression=compression,
+        extratags=[(274, 3, 1, orientation, True)],
+    )  # fmt: skip
+    # Where the first row and the first column of what is stored belong (TIFF 6.0, page 36).
+    upright = {
+        1: levels, 2: levels[:, ::-1], 3: levels[::-1, ::-1], 4: levels[::-1],
+        5: levels.swapaxes(0, 1), 6: levels.swapaxes(0, 1)[:, ::-1],
+        7: levels.swapaxes(0, 1)[::-1, ::-1], 8: levels.swapaxes(0, 1)[::-1],
+    }[orientation]  # fmt: skip
+    expected = _pictures.to_rgb(255 - upright if kind == "white is 0" else upright)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), expected)
+
+
 def test_palettes_transparency_and_one_bit(tmp_path):
     colours = np.stack([texture(i) for i in (1, 2, 3)], axis=-1)
     picture = Image.fromarray(colours).quantize(16)
