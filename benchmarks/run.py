@@ -31,6 +31,7 @@ SCRIPTS = {
     "dense_map": (["--models=alexnet"], ["--rounds=2"]),
     "toboggan": ([], ["--slices=100"]),
     "vessel_patches": ([], ["--repeats=3"]),
+    "check_dataset": ([], ["--examples=20000"]),
 }
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "opencv-python-headless", "torch")
 

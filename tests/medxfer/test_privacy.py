@@ -27,6 +27,7 @@ class Planted:
     count: int = 0
     options: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    predict: tuple[str, ...] = ()  # further arguments of predicting
 
 
 def rows(path: pathlib.Path) -> list[dict[str, str]]:
@@ -53,7 +54,11 @@ def plant_cimt(made: pathlib.Path, raw: pathlib.Path) -> Planted:
     importlib.import_module("data_prep.phantoms.cimt").generate(
         made, seed=1, subjects=7, images_per_subject=1
     )
-    planted_ = Planted("cimt", options=("--patch=17", "--patches_per_roi=10"))
+    planted_ = Planted(
+        "cimt",
+        options=("--patch=17", "--patches_per_roi=10"),
+        predict=("--mm_per_pixel=0.06",),
+    )
     table = rows(made / "studies.csv")
     for number, row in enumerate(table):
         pixels = np.array(Image.open(made / row["image"]))
@@ -75,7 +80,11 @@ def plant_cimt_dicom(made: pathlib.Path, raw: pathlib.Path) -> Planted:
     """DICOM ultrasound in which every element is a text of ours."""
     from tests.data_prep.readers import test_dicom_ultrasound
 
-    found = Planted("cimt", options=("--patch=17", "--patches_per_roi=10"))
+    found = Planted(
+        "cimt",
+        options=("--patch=17", "--patches_per_roi=10"),
+        predict=("--roi=20,20,92,50",),
+    )
     rng = np.random.default_rng(0)
     for number in range(7):
         path = raw / f"{NAME}{number}" / f"{NAME}{number}.dcm"
@@ -110,10 +119,16 @@ def plant_classify(made: pathlib.Path, raw: pathlib.Path) -> Planted:
 
 def plant_polyp(made: pathlib.Path, raw: pathlib.Path) -> Planted:
     """Videos that tell much about themselves, masks with texts."""
-    importlib.import_module("data_prep.phantoms.polyp").generate(made, seed=1, videos=9, frames=3)
+    importlib.import_module("data_prep.phantoms.polyp").generate(made, seed=1, videos=12, frames=4)
     found = Planted(
         "polyp",
-        options=("--patch=32", "--top_k=3", "--patches_per_candidate=2", "--trees=2"),
+        options=(
+            "--patch=32",
+            "--top_k=3",
+            "--patches_per_candidate=2",
+            "--trees=2",
+            "--test_fraction=0.3",
+        ),  # fmt: skip
     )
     for number, path in enumerate(sorted(made.glob("*.mp4"))):
         found.count += 1 + planted.video(path, raw / f"{NAME}{number}.mp4", number)
@@ -172,7 +187,7 @@ def plant_pe_files(made: pathlib.Path, raw: pathlib.Path) -> Planted:
         volume = _volumes.read(source)
         suffix, save = writers[number]
         path = raw / f"{NAME}{number}{suffix}"
-        found.count += 1 + save(path, volume.voxels.astype(np.int16), volume.affine, number)
+        found.count += 1 + save(path, volume.hu, volume.affine, number)
         (label,) = [p for p in made.iterdir() if p.name.startswith(f"{source.name}_label")]
         ending = label.name.removeprefix(f"{source.name}_label")
         label.rename(raw / f"{NAME}{number}_label{ending}")
@@ -244,7 +259,8 @@ def test_no_identifier_reaches_any_output(tmp_path, name, any_value, capsys):
                  f"--data={data}", f"--run={run}")),
             (0, ("--mode=evaluate", f"--run={run}", f"--data={data}")),
             (0, ("--mode=export", f"--run={run}", "--variants=int8")),
-            (0, ("--mode=predict", f"--run={run}", f"--input={raw}", f"--output={results}")),
+            (0, ("--mode=predict", f"--run={run}", f"--input={raw}", f"--output={results}",
+                 *made.predict)),
             (0, (app, "--lr_find", f"--model={networks.NAME}", "--weights=none", "--tune=scratch",
                  f"--data={data}", f"--run={out / 'rates'}")),
             (2, ("--mode=predict", f"--run={run}", f"--input={raw}", f"--output={results}")),
