@@ -239,8 +239,8 @@ def _method(card: Mapping) -> str:
     if _is_depth(card) or "search" in card:
         begin = "" if config["tune"] == "scratch" else f", after {source['source']},"
         return (
-            f"{config['model']} was {_tuned(card)}{begin} by stochastic gradient descent (momentum "
-            f"{config['momentum']}, rate {config['base_rate']}, {config['new_multiplier']} times "
+            f"{config['model']} was {_tuned(card)}{begin} by {_optimizer(card)}"
+            f"rate {config['base_rate']}, {config['new_multiplier']} times "
             f"as much for layers without pre-trained weights, bias rates "
             f"{config['bias_multiplier']} times the weight rates, factor {config['gamma']} per "
             f"epoch, L2 {config['weight_decay']}, {common}), following Tajbakhsh et al., IEEE TMI "
@@ -256,6 +256,12 @@ def _method(card: Mapping) -> str:
         f"strategies compared by Davila et al., Image and Vision Computing 146:105012, 2024. "
         f"Stages: {stages}. {kept}"
     )
+
+
+def _optimizer(card: Mapping) -> str:
+    if card["stages"][0]["optimizer"] == "adam":
+        return "Adam ("
+    return f"stochastic gradient descent (momentum {card['config']['momentum']}, "
 
 
 def _balanced(config: Mapping) -> str:

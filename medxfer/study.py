@@ -275,7 +275,8 @@ def conclude(study, plan, folder) -> None:
 
     app = experiment.app_of(plan.runs[0].config)
     failed = execute.failures(study, plan.runs)
-    found = gather.gather(study, plan, app, folder.truth["test"], failed)
+    caution = app.caution(folder) if hasattr(app, "caution") else ""
+    found = gather.gather(study, plan, app, folder.truth["test"], failed, caution=caution)
     tables.write(study, plan, found)
     examples = folder.count("train")
     batches = {
@@ -302,7 +303,7 @@ def conclude(study, plan, folder) -> None:
     print("")
     for text in answer.sentences(found):
         print(f"  {text}")
-    for caution in sorted({c for share in found.shares for c in share.family.cautions}):
+    for caution in found.cautions:
         print(f"  Caution: {caution}.")
     for name, reason in failed.items():
         print(f"  Failed: {name}: {reason}")

@@ -177,10 +177,10 @@ def score(folder, split: str, scorer: Scorer, progress: bool = False) -> Images:
             pictures[unit["unit"]] = unit["image"][::2, ::2].copy()
         noted = mistakes([*noted, *found[-len(units) :]], folder.multilabel)
         pictures = {image.unit: pictures[image.unit] for image in noted}
-    return Images(found, folder.classes, folder.multilabel, pictures, _caution(folder))
+    return Images(found, folder.classes, folder.multilabel, pictures, caution(folder))
 
 
-def _caution(folder) -> str:
+def caution(folder) -> str:
     """What has to be said where it is not known which images are of one person."""
     unknown = folder.findings.get("known_by", {}).get("nothing", 0)
     return (

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from medxfer import report
+from medxfer import plugins, report, tuning
 from medxfer.evaluation import family as families
 from medxfer.evaluation.intervals import Interval
 from medxfer.studies import gather as gathering
@@ -10,13 +10,15 @@ from medxfer.studies import strategies
 from medxfer.studies.gather import Gathered, at_share
 from medxfer.studies.plan import SCRATCH, Plan
 
+STRATEGIES = "Davila et al., Image and Vision Computing 146:105012, 2024"
 PAPER = "Tajbakhsh et al., IEEE TMI 35(5):1299-1312, 2016"
 
 
 def sentences(gathered: Gathered) -> list[str]:
     """Scratch; depth; strategies; less data, or the classic method if there is no less."""
     rows = strategies.rows(gathered)
-    told = [_scratch(gathered), _depths(gathered), _strategies(rows), _cases(rows)]
+    depths = " ".join(_depth(gathered, depth) for depth in gathered.depths)
+    told = [_scratch(gathered), depths, _strategies(rows), _cases(rows)]
     return [text for text in told if text] + [_data(gathered)]
 
 
@@ -79,11 +81,8 @@ def _scratch(gathered: Gathered) -> str:
     )
 
 
-def _depths(gathered: Gathered) -> str:
-    depth = gathered.depth
-    if depth is None:
-        return ""
-    names = [d for d in gathering.depths_of(gathered.runs) if d in gathered.full.results]
+def _depth(gathered: Gathered, depth: gathering.Depth) -> str:
+    names = depth.tried
     told = [d for d in names if d != depth.best and _compared(gathered, d, depth.best)[0] != "open"]
     alike = [d for d in names if d != depth.best and d not in told]
     text = f"Of the depths, {depth.best} had the best {_words(gathered.full.measures.primary)}"
@@ -202,21 +201,84 @@ def methods(plan: Plan, gathered: Gathered, data: Mapping) -> str:
     rate = f"{tried[0]:g}"
     if len(tried) > 1:
         rate = f"{_list([f'{value:g}' for value in tried])}, whichever validated best"
+    chosen = ""
+    if gathered.depths:
+        chosen = (
+            " The recommended depth was found on the test part, as the shallowest that cannot be "
+            "told from the best; its own test result is therefore slightly optimistic."
+        )
     return (
-        f"{' and '.join(models)} {'were' if len(models) > 1 else 'was'} trained by stochastic "
-        f"gradient descent (momentum {base.momentum}, batch {base.batch_size}, rate "
-        f"{rate}, {base.new_multiplier} times as much for layers without pre-trained "
-        f"weights, factor {base.gamma} per epoch, L2 {base.weight_decay}, dropout {base.dropout}, "
-        f"at most {base.epochs} epochs, ended after {base.patience} without a better validation "
-        f"score), following {PAPER}: {', '.join(gathering.network_methods(gathered))}; a depth "
-        f"names the first layer group that was tuned.{start} Training used {shares} of the "
+        f"{' and '.join(models)} {'were' if len(models) > 1 else 'was'} trained with batches of "
+        f"{base.batch_size}, rate {rate}, dropout {base.dropout}, for at most {base.epochs} "
+        f"epochs, ended after {base.patience} without a better validation score."
+        f"{_how(gathered)}{start} Training used {shares} of the "
         f"{data['subjects']['train']} training subjects, the smaller parts within the larger, and "
         f"{seeds} seed{'s' if seeds > 1 else ''}. The epoch with the best validation score was "
         f"kept; test subjects took no part in training or in that choice. Figures of merit are "
         f"means over seeds on {data['examples']['test']} test units of {full.measures.clusters} "
         "subjects, with 95 % intervals of Student's t times the standard error by bootstrap over "
         f"subjects ({families.DRAWS} draws, the same for all methods). Methods were compared in "
-        f"pairs on the same draws, with p-values adjusted by Holm's method over {pairs} pairs. The "
-        "recommended depth was found on the test part, as the shallowest that cannot be told from "
-        "the best; its own test result is therefore slightly optimistic."
+        f"pairs on the same draws, with p-values adjusted by Holm's method over {pairs} pairs"
+        f"{', for strategies over the comparisons with ft' if _by_strategy(gathered) else ''}."
+        f"{chosen}"
     )
+
+
+def _by_strategy(gathered: Gathered) -> list[gathering.Finished]:
+    """The first run of every strategy of every network."""
+    names, found = plugins.names(tuning.STRATEGIES), {}
+    for run in gathered.runs:
+        config = run.planned.config
+        if config.tune in names:
+            found.setdefault((config.model, config.tune), run)
+    return list(found.values())
+
+
+def _how(gathered: Gathered) -> str:
+    """How depths, and how strategies, were trained, from the cards of the runs."""
+    by_strategy = _by_strategy(gathered)
+    named = {run.planned.method for run in by_strategy}
+    others = [
+        run
+        for run in gathered.runs
+        if not run.planned.is_counterpart and run.planned.method not in named
+    ]
+    text = ""
+    if others:
+        config, names = others[0].planned.config, dict.fromkeys(r.planned.method for r in others)
+        adam = others[0].card["stages"][0].get("optimizer") == "adam"
+        how = "Adam" if adam else f"stochastic gradient descent with momentum {config.momentum}"
+        text += (
+            f" {', '.join(names)}: {how}, the rate {config.new_multiplier} times as much for "
+            f"layers without pre-trained weights, times {config.gamma} per epoch, L2 "
+            f"{config.weight_decay}, following {PAPER}; a depth names the first layer group that "
+            "was tuned."
+        )
+    if by_strategy:
+        ways = "; ".join(f"{run.planned.method}: {_stages(run)}" for run in by_strategy)
+        text += f" By the strategies compared in {STRATEGIES}: {ways}."
+    return text
+
+
+def _stages(run: gathering.Finished) -> str:
+    """Stages of a run in words."""
+    parts = []
+    for stage in run.card["stages"]:
+        if stage.get("head"):
+            parts.append("the head solved for by logistic regression")
+            continue
+        decay = stage.get("weight_decay")
+        penalty = stage.get("penalty")
+        words = [
+            "Adam" if stage.get("optimizer") == "adam" else "stochastic gradient descent",
+            f"{stage.get('epochs')} epochs",
+            f"{stage.get('schedule')} schedule",
+            f"L2 {run.planned.config.weight_decay if decay is None else decay:g}",
+        ]
+        if penalty:
+            words.append(f"{penalty['norm'].upper()}-SP {penalty['strength']:g}")
+        moved = [name for name, factor in (stage.get("multipliers") or {}).items() if factor]
+        if len(moved) < len(stage.get("multipliers") or {}):
+            words.append(f"only {_list(moved)}")
+        parts.append(", ".join(words))
+    return ", then ".join(parts)

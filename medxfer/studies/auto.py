@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from data_prep.errors import UserError
 from medxfer import data, distribution, outputs, training, tuning
 from medxfer.config import Config
+from medxfer.evaluation import family as families
 from medxfer.evaluation import resampling
 from medxfer.evaluation.intervals import Interval
 from medxfer.runs import RunFolder
@@ -181,7 +182,7 @@ def difference(
             values.append(pair[0] - pair[1])
     drawn = np.array(values, np.float64)[:, None] if values else np.full((1, 1), np.nan)
     sample = resampling.Drawn(np.array([estimate], np.float64), drawn, len(names))
-    return sample.intervals(level)[0]
+    return families.student(sample, level=level)[0]
 
 
 def _words(gain: Interval | None, chosen: str, accepted: bool) -> str:
@@ -253,6 +254,8 @@ def fit(
     ended = run_dir / "search.json"
     if ended.is_file():
         choice = Choice.from_json(json.loads(ended.read_text()))
+        if distribution.is_chief(strategy):
+            shutil.rmtree(run_dir / "search", ignore_errors=True)  # killed before it was gone
         return *trained(choice.depth, run_dir), choice
     first = build()
     depths = list(tuning.distinct(list(first.groups), first.weights.new))

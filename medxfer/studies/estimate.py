@@ -1,6 +1,7 @@
 """How long a plan will take on this machine: from its finished runs, else from a calibration."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -12,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from absl import logging
 
 from data_prep import locks
+from medxfer import tuning
+from medxfer.config import Config
 from medxfer.runs import RunFolder
 from medxfer.studies import execute
-from medxfer.studies.plan import SCRATCH, Plan, Planned, StudyFolder
+from medxfer.studies.plan import AUTO, SCRATCH, Plan, Planned, StudyFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +76,7 @@ def estimate(
     size = {model: path.stat().st_size for model, path in sizes.items() if path.is_file()}
     for model in dict.fromkeys(run.config.model for run in unknown):
         own = [run for run in unknown if run.config.model == model]
-        measured = _calibration(study, own[0])
+        measured = _calibration(study, own[0], plan.fingerprint)
         size.setdefault(model, measured["bytes"] if measured else 0)
         for run in own:
             share = run.subjects / train_subjects
@@ -99,24 +102,48 @@ def _from_calibration(
     run: Planned, measured: Mapping, examples: Mapping[str, int], share: float
 ) -> float:
     steps = measured["steps"]
-    slowest = list(steps)[-1]
-    step = steps.get(run.config.tune, steps[slowest])
+    names = tuple(reversed(steps))
     trained, watched = examples["train"] * share, examples["validation"]
-    frozen = run.config.tune != SCRATCH and run.config.tune in steps
-    once = (trained + watched) * measured["image"] if frozen else 0.0
-    # Of a depth the rest of the network takes about a third of its training step to validate.
-    each = trained * step + watched * step / 3
-    scoring = measured["units"] * measured["unit"]
-    begin = measured["start"] + measured["open"] + measured["compile"]
-    return begin + once + run.config.epochs * each + scoring
+    once = (trained + watched) * measured["image"]
+    seconds = measured["start"] + measured["open"] + measured["units"] * measured["unit"]
+    kept = False  # what frozen layers make of the images
+    for first, epochs, solved in _stages(dataclasses.replace(run.config, seed=0), names):
+        seconds += measured["compile"] + (0.0 if kept or first == names[0] else once)
+        kept = kept or first != names[0]
+        if not solved:
+            # The rest of the network takes about a third of its training step to validate.
+            seconds += epochs * (trained + watched / 3) * steps[first]
+    return seconds
 
 
-def _calibration(study: StudyFolder, run: Planned) -> dict | None:
+@functools.cache
+def _stages(config: Config, names: tuple[str, ...]) -> list[tuple[str, int, bool]]:
+    """Of each stage: the first group that moves, epochs, and whether the head is solved for."""
+    if config.tune == AUTO:  # at the worst every depth is tried
+        return [(name, config.epochs, False) for name in reversed(names)]
+    new = names if config.tune == SCRATCH or config.weights == "none" else names[-1:]
+    return [
+        (
+            next(name for name in names if stage.multipliers.get(name)),
+            stage.epochs,
+            stage.head is not None,
+        )
+        for stage in tuning.stages_for(config.tune, names, config, new)
+    ]
+
+
+def _calibration(study: StudyFolder, run: Planned, fingerprint: str) -> dict | None:
     """Times of one network on this machine, measured once and kept; None if that fails."""
     place = study.path / "calibration"
     place.mkdir(parents=True, exist_ok=True)
     path: pathlib.Path = place / f"{run.config.model}.json"
-    about = {"machine": locks.machine(), "batch": run.config.batch_size}
+    about = {
+        "machine": locks.machine(),
+        "batch": run.config.batch_size,
+        "input_side": run.config.input_side,
+        "precision": run.config.precision,
+        "records": fingerprint,
+    }
     try:
         kept = json.loads(path.read_text())
         if kept.pop("about") == about and "bytes" in kept:

@@ -267,7 +267,7 @@ class _Executor:
             self._outcome.done.append(planned.name)
             self._report(planned, seconds)
         else:
-            reason = _reason(status, self._study.log(planned.name))
+            reason = _reason(status, self._study.log(planned.name), planned.config)
             failure.parent.mkdir(exist_ok=True)
             content = {"status": status, "at": time.time(), "seconds": seconds, **reason}
             partial = failure.with_suffix(".partial")
@@ -322,9 +322,16 @@ def _text(path: pathlib.Path) -> str:
         return ""
 
 
-def _reason(status: int, log: pathlib.Path) -> dict:
-    """The user's error if there is one, and the end of the log."""
-    lines = log.read_text(errors="replace").splitlines()[-_LINES:] if log.exists() else []
+def _reason(status: int, log: pathlib.Path, config: Config) -> dict:
+    """The user's error if there is one, and the end of the log.
+
+    Without the folders of data and weights, which are often called after patients.
+    """
+    text = log.read_text(errors="replace") if log.exists() else ""
+    for path in filter(None, (config.data, config.weights)):
+        for words in (str(pathlib.Path(path).absolute()), path):
+            text = text.replace(words, pathlib.Path(path).name)
+    lines = text.splitlines()[-_LINES:]
     errors = [line for line in lines if line.startswith("Error: ")]
     if errors:
         reason = errors[-1].removeprefix("Error: ")

@@ -232,11 +232,10 @@ def convergence(courses: Mapping[str, tuple[NDArray, NDArray]], looks: Mapping[s
     """
     figure = Figure(figsize=(WIDTH, 3.0))
     axes = figure.subplots()
-    for name, (x, y) in courses.items():
+    for name, (x, y, kept) in courses.items():
         look = _look(looks[name]) | {"marker": ""}
         axes.plot(x, y, **look, label=name)
-        best = int(np.argmax(y))
-        axes.plot(x[best], y[best], "o", color=look["color"], markersize=4)
+        axes.plot(x[kept], y[kept], "o", color=look["color"], markersize=4)
     axes.set(xlabel="Mini-batches", ylabel="Validation score", xlim=(0, None))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
     return figure
@@ -274,8 +273,10 @@ def _course(gathered: Gathered, batches: Mapping[str, int]) -> dict[str, tuple]:
         name, method = run.planned.name, run.planned.method
         here = history and name in batches and run.planned.share == gathered.full.text
         if here and method not in found:
-            x = batches[name] * np.arange(1, len(history) + 1)
-            found[method] = x, np.array([epoch["score"] for epoch in history], np.float64)
+            solved = {stage["name"] for stage in run.card["stages"] if stage.get("head")}
+            steps = [0 if epoch.get("stage") in solved else batches[name] for epoch in history]
+            scores = np.array([epoch["score"] for epoch in history], np.float64)
+            found[method] = np.cumsum(steps), scores, run.card["best_epoch"]
     scratch = [method for method in found if SCRATCH in method]
     tuned = [method for method in found if method not in scratch]
     if len(tuned) > 3:  # the head, the middle and all layers: more lines hide one another

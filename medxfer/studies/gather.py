@@ -51,10 +51,12 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class Depth:
-    """Which depth is recommended, and why.
+    """Which depth of a network is recommended, and why.
 
     Attributes
     ----------
+    tried : tuple of str
+        All depths of the network, head first.
     depth : str
         The shallowest that the paired test does not tell from the best one.
     best : str
@@ -66,6 +68,7 @@ class Depth:
     reason : str
     """
 
+    tried: tuple[str, ...]
     depth: str
     best: str
     difference: Interval | None
@@ -84,20 +87,24 @@ class Gathered:
     less : Family or None
         All the data against less of it, for every method; its methods are named by
         :func:`at_share`.
-    depth : Depth or None
+    depths : list of Depth
+        One for each network of which at least two depths were tried.
     runs : list of Finished
         What is compared: of several learning rates the one chosen on the validation part.
     passed_over : list of Finished
         The other learning rates.
+    cautions : list of str
+        What the numbers cannot show.
     missing, failed : dict
         Run name -> words; what is not there and why.
     """
 
     shares: list[Share]
     less: Family | None
-    depth: Depth | None
+    depths: list[Depth]
     runs: list[Finished]
     passed_over: list[Finished]
+    cautions: list[str]
     missing: dict[str, str]
     failed: dict[str, str]
 
@@ -156,6 +163,7 @@ def gather(
     truth: Mapping,
     failed: Mapping[str, str],
     *,
+    caution: str = "",
     draws: int | None = None,
 ) -> Gathered:
     """Compare all finished runs of a plan.
@@ -169,6 +177,8 @@ def gather(
         Case -> what is true of it, of the test part.
     failed : mapping
         Run -> why it failed.
+    caution : str
+        What is known against the records.
     draws : int, optional
         Of the bootstrap.
 
@@ -197,8 +207,11 @@ def gather(
             )  # fmt: skip
             subjects = next(run.subjects for run in plan.runs if run.share == text)
             shares.append(Share(text, subjects, own, measured, family))
-    less, depth = _less(app, runs, draws), _depth(shares[0], runs)
-    return Gathered(shares, less, depth, runs, passed_over, missing, dict(failed))
+    less, depths = _less(app, runs, plan.shares, draws), _depths(shares[0], runs)
+    cautions = {c for share in shares for c in share.family.cautions} | ({caution} - {""})
+    return Gathered(
+        shares, less, depths, runs, passed_over, sorted(cautions), missing, dict(failed)
+    )
 
 
 def _best_rates(runs: Sequence[Finished]) -> tuple[list[Finished], list[Finished]]:
@@ -238,24 +251,24 @@ def _of_share(
     return found
 
 
-def _less(app: ModuleType, runs: Sequence[Finished], draws: int | None) -> Family | None:
-    """All the data against less, for every method that was trained on both."""
+def _less(
+    app: ModuleType, runs: Sequence[Finished], order: Sequence[str], draws: int | None
+) -> Family | None:
+    """All the data against less, for every method that was trained on both.
+
+    ``order``: amounts of data of the plan, largest first.
+    """
     found: dict[str, dict[str, list]] = {}
     for run in runs:
         for method, results in run.results.items():
             by_share = found.setdefault(method, {})
             by_share.setdefault(run.planned.share, []).append(results)
-    flat = {
-        at_share(method, share): results
-        for method, by_share in found.items()
-        if len(by_share) > 1
-        for share, results in by_share.items()
-    }
-    pairs = [
-        (at_share(method, shares[0]), at_share(method, share))
-        for method, shares in ((method, list(by_share)) for method, by_share in found.items())
-        for share in shares[1:]
-    ]
+    flat, pairs = {}, []
+    for method, by_share in found.items():
+        if order[0] in by_share and len(by_share) > 1:
+            flat |= {at_share(method, share): by_share[share] for share in by_share}
+            first, *rest = (at_share(method, share) for share in order if share in by_share)
+            pairs += [(first, other) for other in rest]
     if not pairs:
         return None
     measured = measures.of(app, flat)
@@ -265,12 +278,16 @@ def _less(app: ModuleType, runs: Sequence[Finished], draws: int | None) -> Famil
     )  # fmt: skip
 
 
-def depths_of(runs: Sequence[Finished]) -> list[str]:
-    """Methods that tune from a layer group, in the order of the plan: head first."""
+def depths_of(runs: Sequence[Finished]) -> dict[str, list[str]]:
+    """Network -> methods that tune from a layer group, in the order of the plan: head first."""
     others = {SCRATCH, COUNTERPART, AUTO, *plugins.names(tuning.STRATEGIES)}
-    return list(
-        dict.fromkeys(run.planned.method for run in runs if run.planned.config.tune not in others)
-    )
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if run.planned.config.tune not in others:
+            own = found.setdefault(run.planned.config.model, [])
+            if run.planned.method not in own:
+                own.append(run.planned.method)
+    return found
 
 
 def validation_scores(runs: Sequence[Finished], share: str) -> dict[str, list[float]]:
@@ -282,11 +299,14 @@ def validation_scores(runs: Sequence[Finished], share: str) -> dict[str, list[fl
     return found
 
 
-def _depth(share: Share, runs: Sequence[Finished]) -> Depth | None:
-    """The shallowest depth that cannot be told from the best; None without two depths."""
-    depths = [depth for depth in depths_of(runs) if depth in share.results]
-    if len(depths) < 2:
-        return None
+def _depths(share: Share, runs: Sequence[Finished]) -> list[Depth]:
+    """What is recommended for each network of which there are two depths."""
+    tried = [[d for d in own if d in share.results] for own in depths_of(runs).values()]
+    return [_depth(share, runs, depths) for depths in tried if len(depths) > 1]
+
+
+def _depth(share: Share, runs: Sequence[Finished], depths: Sequence[str]) -> Depth:
+    """The shallowest depth that cannot be told from the best."""
     primary, family = share.measures.primary, share.family
     sign = 1 if share.measures.higher_is_better else -1
     best = max(depths, key=lambda depth: sign * family.interval(depth, primary).estimate)
@@ -314,7 +334,7 @@ def _depth(share: Share, runs: Sequence[Finished]) -> Depth | None:
             "paired test does not tell from it. That is no proof that they are equal: the interval "
             "of the difference says what the data allow."
         )
-    return Depth(chosen, best, difference, by_validation, reason)
+    return Depth(tuple(depths), chosen, best, difference, by_validation, reason)
 
 
 def _plain(merit: str) -> str:

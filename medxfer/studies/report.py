@@ -7,7 +7,7 @@ from medxfer import report
 from medxfer.evaluation import family as families
 from medxfer.report import Drawing
 from medxfer.studies import answer, relations, strategies, tables
-from medxfer.studies.gather import Gathered, Share
+from medxfer.studies.gather import Depth, Gathered, Share
 from medxfer.studies.plan import Plan
 
 _STYLE = """
@@ -35,7 +35,7 @@ def html(plan: Plan, gathered: Gathered, unit: str, data: Mapping, drawn: Sequen
         ``examples`` and ``subjects`` by split, ``fingerprint``, ``settings``, ``synthetic``.
     drawn : sequence of Drawing
     """
-    base, full = plan.runs[0].config, gathered.full
+    full = gathered.full
     parts = [
         f"<h1>{_text(plan.app)}: how deep to tune, or train from scratch?</h1>",
         "<p>For these data: is fine-tuning a pre-trained network better than training from "
@@ -60,13 +60,14 @@ def html(plan: Plan, gathered: Gathered, unit: str, data: Mapping, drawn: Sequen
     parts += [f"<p class='note'>{_text(note)}</p>" for note in plan.notes]
     parts += ["<h2>Answer</h2>"]
     parts += [f"<p class='answer'>{_text(text)}</p>" for text in answer.sentences(gathered)]
-    cautions = sorted({c for share in gathered.shares for c in share.family.cautions})
+    cautions = list(gathered.cautions)
     if all(len(seeds) == 1 for seeds in full.results.values()):
         cautions.append(
             "every network was trained with one seed, so what another seed would change is unknown"
         )
     parts += [_caution(f"Caution: {text}.") for text in cautions]
-    parts += [_depth(gathered), "<h2>Data</h2>", *_data(data, unit)]
+    parts += [_depth(gathered, depth) for depth in gathered.depths]
+    parts += ["<h2>Data</h2>", *_data(data, unit)]
     parts += ["<h2>Figures</h2>", *(report._figure(drawing) for drawing in drawn)]
     parts += ["<h2>All methods</h2>"]
     parts += [
@@ -97,10 +98,7 @@ def html(plan: Plan, gathered: Gathered, unit: str, data: Mapping, drawn: Sequen
         ]
     parts += ["<h2>Runs</h2>", _runs(plan, gathered), "<h2>Methods</h2>"]
     parts += [f"<p>{_text(answer.methods(plan, gathered, data))}</p>"]
-    settings = [(key, json.dumps(value)) for key, value in sorted(vars(base).items())]
-    # Folders are often called after patients; the others differ from run to run.
-    hidden = {"data", "weights", "tune", "fraction", "seed", "init", "model"}
-    settings = [pair for pair in settings if pair[0] not in hidden]
+    settings = _settings(plan)
     versions = next((run.card["versions"] for run in gathered.runs if "versions" in run.card), {})
     parts += [
         "<details><summary>Settings and versions</summary>",
@@ -121,10 +119,7 @@ def html(plan: Plan, gathered: Gathered, unit: str, data: Mapping, drawn: Sequen
     )
 
 
-def _depth(gathered: Gathered) -> str:
-    depth = gathered.depth
-    if depth is None:
-        return ""
+def _depth(gathered: Gathered, depth: Depth) -> str:
     text = f"<p><b>Recommended depth: {_text(depth.depth)}.</b> {_text(depth.reason)}"
     if depth.difference is not None:
         primary = gathered.full.measures.primary
@@ -162,6 +157,17 @@ def _methods(share: Share) -> str:
             cells.append(text if spread != spread else f"{text} ± {_number(spread, merit)}")
         rows.append((method, *cells))
     return report._table(("method", *(report._titled(merit) for merit in shown)), rows)
+
+
+def _settings(plan: Plan) -> list[tuple[str, str]]:
+    """Settings that all networks of the study share."""
+    configs = [run.config for run in plan.runs if not run.is_counterpart]
+    hidden = {"data", "weights"}  # folders are often called after patients
+    return [
+        (name, json.dumps(value))
+        for name, value in sorted(vars(configs[0]).items())
+        if name not in hidden and all(getattr(other, name) == value for other in configs)
+    ]
 
 
 def _strategies(gathered: Gathered) -> list[str]:
@@ -206,7 +212,8 @@ def _rules() -> str:
         "independent methods that means p &lt; .0056, on the same subjects it is stricter still, "
         "and bars that do overlap do not mean that there is no difference. <b>Paired</b>: the "
         "difference on the same subjects, bootstrap over subjects, Holm-adjusted over all pairs at "
-        "that measure, p &lt; .05.</p>"
+        "that measure, p &lt; .05. DeLong's test, "
+        "where it is given, takes every unit as independent, also those of one subject.</p>"
     )
 
 

@@ -73,7 +73,7 @@ def load(
         contents, about, sha256 = _fetch.imagenet(model_name, cache)
     else:
         path = pathlib.Path(source).expanduser()
-        contents, about, sha256 = _formats.read(path), str(path), _formats.sha256(path)
+        contents, about, sha256 = _formats.read(path), path.name, _formats.sha256(path)
     foreign = getattr(network, "FOREIGN_LAYERS", None)
     loaded, new = _assign.assign(model, groups, contents, about, head, foreign)
     logging.info("Weights: %s, sha256 %s, loaded into %s.", about, sha256[:16], ", ".join(loaded))

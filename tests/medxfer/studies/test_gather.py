@@ -1,6 +1,7 @@
 """Finished runs to numbers, tables, figures and sentences, for every kind of app."""
 
 import csv
+import dataclasses
 import itertools
 import json
 
@@ -113,7 +114,8 @@ def test_pairs_are_all_there_with_both_rules(made):
     assert extra[plan.app] <= set(rows[0])
     content = json.loads((study.path / "study.json").read_text())
     assert content["test_subjects"] == 12 and len(content["runs"]) == len(plan.runs)
-    assert content["depth"]["best"] in ("conv1", "conv2")
+    (depth,) = content["depths"]
+    assert depth["best"] in ("conv1", "conv2")
 
 
 def test_delong_of_two_single_seeds_is_delongs_test():
@@ -130,9 +132,9 @@ def test_delong_of_two_single_seeds_is_delongs_test():
 
 def test_the_recommended_depth_is_the_shallowest_not_told_from_the_best(made):
     _, _, _, found = made
-    depth, primary = found.depth, found.full.measures.primary
+    (depth,), primary = found.depths, found.full.measures.primary
     order = ["fc3", "conv2", "conv1"]
-    assert gather.depths_of(found.runs) == order
+    assert gather.depths_of(found.runs) == {"alexnet": order} and list(depth.tried) == order
     for name in order[: order.index(depth.depth)]:
         assert found.full.family.pair(name, depth.best, primary).holm["bootstrap"] < 0.05
     assert (
@@ -140,6 +142,32 @@ def test_the_recommended_depth_is_the_shallowest_not_told_from_the_best(made):
         or found.full.family.pair(depth.depth, depth.best, primary).holm["bootstrap"] >= 0.05
     )
     assert depth.by_validation == "conv1"
+
+
+def test_a_failed_seed_does_not_turn_more_data_against_less_around(tmp_path):
+    study, plan = plans.StudyFolder(tmp_path / "s"), fabricated.plan("frame")
+    study.write_plan(plan, shared=False)
+    for run in plan.runs:
+        if not (run.share == "100 %" and run.config.seed == 0):
+            fabricated.finish(study, plan, run, CASES)
+    app = plugins.load("medxfer.apps", "frame")
+    found = gather.gather(study, plan, app, CASES, {}, draws=100)
+    assert {pair.first.rpartition(", ")[2] for pair in found.less.pairs} == {"100 %"}
+
+
+def test_depths_are_recommended_for_each_network(tmp_path):
+    groups = {"alexnet": ("conv1", "fc3"), "vgg19": ("conv2", "fc3")}
+    study, plan = fabricated.study(
+        tmp_path / "s", "frame", CASES, groups=groups, shares=["1"], seeds=1
+    )
+    app = plugins.load("medxfer.apps", "frame")
+    found = gather.gather(study, plan, app, CASES, {}, draws=100, caution="known against them")
+    assert [depth.tried for depth in found.depths] == [
+        ("alexnet fc3", "alexnet conv1"), ("vgg19 fc3", "vgg19 conv2"),
+    ]  # fmt: skip
+    assert [depth.depth.split()[0] for depth in found.depths] == ["alexnet", "vgg19"]
+    assert "known against them" in found.cautions
+    assert "alexnet conv1" in " ".join(answer.sentences(found))
 
 
 def test_less_data_is_compared_with_all_of_it_for_one_method_at_a_time(made):
@@ -161,7 +189,13 @@ def test_relations_of_the_paper_are_looked_up(made):
         for first, second, expected in relations.PAPER[plan.app]
         if {first, second} <= {"conv1", "scratch", "handcrafted"}
     ]
-    assert kept and len(rows) == len(kept) + 2
+    # What the paper says of less data: of frames nothing about half or one video.
+    less = [
+        share
+        for share in found.shares[1:]
+        if share.text in {"polyp": ("50 %",), "cimt": ("50 %", "one subject")}.get(plan.app, ())
+    ]
+    assert kept and len(rows) == len(kept) + len(less)
     for first, second, expected in kept:
         one, two = (name.replace("scratch", "scratch (msra)") for name in (first, second))
         verb = "is better than" if expected == relations.BETTER else "and"
@@ -181,7 +215,7 @@ def test_relations_of_the_paper_are_looked_up(made):
         }
         assert row.verdict == expect[expected, told, better]
     # How much an advantage changes is the difference of two differences.
-    for share in found.shares[1:]:
+    for share in less:
         (row,) = (row for text, row in words.items() if text.startswith(f"With {share.text} "))
         gaps = [
             s.family.pair("conv1", "scratch (msra)", primary).difference.estimate
@@ -200,7 +234,7 @@ def test_sentences_say_what_the_intervals_support(made):
         found.full.measures.primary,
     )
     assert ("is not shown" in scratch) == (pair.holm["bootstrap"] >= 0.05)
-    assert found.depth.best in depth
+    assert found.depths[0].best in depth
     assert "one subject instead of 100 %" in data
 
 
@@ -263,7 +297,7 @@ def test_what_is_missing_and_what_failed_is_said(tmp_path):
     app = plugins.load("medxfer.apps", "frame")
     reasons = {run.name: "no memory" for run in plan.runs if run.method == "fc3"}
     found = gather.gather(study, plan, app, CASES, reasons, draws=100)
-    assert found.depth is None and len(found.failed) == 6 and len(found.missing) == 6
+    assert not found.depths and len(found.failed) == 6 and len(found.missing) == 6
     assert {row["state"] for row in tables.run_rows(plan, found)} == {
         "finished", "no memory", "not finished",
     }  # fmt: skip
@@ -333,3 +367,22 @@ def test_cimt_rows_come_back_as_results(made):
     found = app.metrics(results)["lumen_intima_error_um"]
     assert isinstance(found, intervals.Interval)
     assert found.estimate == pytest.approx(np.mean([r["lumen_intima_error_um"] for r in rows]))
+
+
+@pytest.mark.parametrize(
+    ("tune", "passes", "epochs"),
+    [("scratch", 0, {"conv1": 4}), ("conv2", 1, {"conv2": 4}), ("ft", 0, {"conv1": 4}),
+     ("lp", 1, {}), ("lp_ft", 1, {"conv1": 4}), ("g_lf", 1, {"fc3": 1, "conv2": 1, "conv1": 2})],
+)  # fmt: skip
+def test_what_was_never_run_is_estimated_by_its_stages(tune, passes, epochs):
+    steps = {"fc3": 1.0, "conv2": 10.0, "conv1": 100.0}
+    measured = {
+        "steps": steps, "image": 7.0, "start": 5.0, "open": 3.0, "compile": 0.5, "unit": 2.0,
+        "units": 11,
+    }  # fmt: skip
+    config = dataclasses.replace(fabricated.plan("frame").runs[0].config, tune=tune, epochs=4)
+    run = plans.Planned("r", tune, "50 %", 4, config)
+    found = estimate._from_calibration(run, measured, {"train": 80, "validation": 30}, 0.5)
+    stages = len(epochs) + (tune in ("lp", "lp_ft"))
+    expected = 5 + 3 + 11 * 2 + 0.5 * stages + passes * (40 + 30) * 7
+    assert found == pytest.approx(expected + sum(n * 50 * steps[g] for g, n in epochs.items()))

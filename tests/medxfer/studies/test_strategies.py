@@ -140,7 +140,9 @@ def test_tables_sentences_and_page(made, tmp_path):
     }  # fmt: skip
     page = report.html(plan, found, "frame", data, [])
     assert "By which strategy?" in page and "lp_ft" in page
-    assert "0.001 and 0.01, whichever validated best" in page
+    assert "0.001 and 0.01, whichever validated best" in page and "Davila et al." in page
+    assert "Tajbakhsh" not in page.split("<h2>Methods</h2>")[1]
+    assert "base_rate" not in page and "input_side" in page  # what all runs share
 
 
 def test_without_full_fine_tuning_there_is_nothing_to_gain_over(made):
