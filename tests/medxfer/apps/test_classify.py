@@ -67,7 +67,7 @@ class TestClassify(AppTestCase):
 
     @pytest.mark.parametrize("size", [1, 5])
     def test_batches_make_no_difference(self, app, folder, methods, monkeypatch, size):
-        monkeypatch.setattr(classify, "_BATCH", size)
+        monkeypatch.setattr(classify, "BATCH", size)
         assert folder.count("test") > 2 * size
         found = app.score(folder, "test", levels)
         assert app.rows(found) == app.rows(methods["network"])
