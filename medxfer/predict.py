@@ -72,7 +72,7 @@ def predict(
             results.append({"name": name, **found})
             used.append(path)
             logging.info("%s -> %s: %s", path.name, name, app.describe(found))
-        for path, reason in left_out:
+        for path, reason in left_out if results else left_out[1:]:
             logging.warning("%s left out: %s.", path.name, reason.rstrip("."))
         if not results:
             raise UserError(
