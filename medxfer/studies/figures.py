@@ -15,11 +15,12 @@ from medxfer import report
 from medxfer.evaluation import curves, froc, roc
 from medxfer.evaluation import figures as draw
 from medxfer.evaluation.curves import _look
+from medxfer.evaluation.family import ALPHA
 from medxfer.evaluation.figures import WIDTH, _styled
 from medxfer.evaluation.intervals import Interval
 from medxfer.evaluation.resampling import Bars
 from medxfer.studies import gather as gathering
-from medxfer.studies import tables
+from medxfer.studies import strategies, tables
 from medxfer.studies.gather import Gathered, Share
 from medxfer.studies.plan import SCRATCH
 
@@ -73,6 +74,14 @@ def figures(app: ModuleType, gathered: Gathered, batches: Mapping[str, int]) -> 
             "Less training data: figures of merit against the number of training subjects (points "
             "of one number stand apart to be legible), with 95 % intervals by bootstrap over "
             f"{gathered.full.measures.clusters} test subjects.",
+        )
+    if gained := [row for row in strategies.rows(gathered) if row.gain is not None]:
+        drawn["strategies"] = (
+            gains(gained, gathered.full.measures.primary),
+            "Gain of every strategy over full fine-tuning (ft) of the same network, training data "
+            f"{gathered.full.text}, with 95 % intervals of the paired difference by bootstrap over "
+            f"{gathered.full.measures.clusters} test subjects; filled: told apart by the paired "
+            "test, adjusted for the number of comparisons.",
         )
     if course := _course(gathered, batches):
         drawn["convergence"] = (
@@ -181,6 +190,30 @@ def merits(share: Share, looks: Mapping[str, int]) -> Figure:
         axis.grid(axis="x", color="#E4E4E4", linewidth=0.6)
         axis.set(title=report._titled(merit), ylim=(len(methods) - 0.5, -0.5))
         axis.set_axisbelow(True)
+    return figure
+
+
+@_styled
+def gains(rows: Sequence[strategies.Row], merit: str) -> Figure:
+    """Gains of strategies over full fine-tuning, one panel a network."""
+    models = list(dict.fromkeys(row.model for row in rows))
+    names = list(dict.fromkeys(row.strategy for row in rows))
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.25 * len(names)))
+    panels = figure.subplots(1, len(models), squeeze=False, sharex=True, sharey=True)[0]
+    for axis, model in zip(panels, models, strict=True):
+        axis.axvline(0, color="#808080", linewidth=0.8)
+        for row in (row for row in rows if row.model == model):
+            gain, told = row.gain, row.p < ALPHA
+            reach = np.maximum([[gain.estimate - gain.low], [gain.high - gain.estimate]], 0)
+            axis.errorbar(
+                gain.estimate, names.index(row.strategy), xerr=reach, fmt="o", color="#0072B2",
+                markerfacecolor="#0072B2" if told else "white", elinewidth=1,
+            )  # fmt: skip
+        axis.set_yticks(range(len(names)), names)
+        axis.grid(axis="x", color="#E4E4E4", linewidth=0.6)
+        axis.set(title=model, ylim=(len(names) - 0.5, -0.5))
+        axis.set_axisbelow(True)
+    figure.supxlabel(f"Gain in {report._titled(merit)} over full fine-tuning", fontsize="medium")
     return figure
 
 

@@ -37,7 +37,7 @@ def html(plan: Plan, gathered: Gathered, unit: str, data: Mapping, drawn: Sequen
     """
     full = gathered.full
     parts = [
-        f"<h1>{_text(plan.app)}: how deep to tune, or train from scratch?</h1>",
+        f"<h1>{_text(plan.app)}: {_question(gathered)}</h1>",
         "<p>For these data: is fine-tuning a pre-trained network better than training from "
         "scratch, from which layer on or by which strategy should one tune, how much data does it "
         "take, and are the differences real?</p>",
@@ -117,6 +117,12 @@ def html(plan: Plan, gathered: Gathered, unit: str, data: Mapping, drawn: Sequen
         + "\n".join(parts)
         + "</body></html>\n"
     )
+
+
+def _question(gathered: Gathered) -> str:
+    if strategies.rows(gathered) and not gathered.depths:
+        return "by which strategy to fine-tune?"
+    return "how deep to tune, or train from scratch?"
 
 
 def _depth(gathered: Gathered, depth: Depth) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from medxfer import plugins
 from medxfer.evaluation import roc
-from medxfer.studies import answer, gather, report, strategies, tables
+from medxfer.studies import answer, figures, gather, report, strategies, tables
 from medxfer.studies import plan as plans
 from tests.medxfer.studies import fabricated
 
@@ -143,6 +143,20 @@ def test_tables_sentences_and_page(made, tmp_path):
     assert "0.001 and 0.01, whichever validated best" in page and "Davila et al." in page
     assert "Tajbakhsh" not in page.split("<h2>Methods</h2>")[1]
     assert "base_rate" not in page and "input_side" in page  # what all runs share
+
+
+def test_gains_are_drawn_with_their_intervals(made):
+    _, _, found = made
+    drawn = figures.figures(plugins.load("medxfer.apps", "frame"), found, {})
+    figure, caption = drawn["strategies"]
+    assert "over full fine-tuning" in caption
+    rows = [row for row in strategies.rows(found) if row.gain is not None]
+    for axis in figure.axes:
+        own = [row for row in rows if row.model == axis.get_title(loc="left")]
+        assert len(axis.containers) == len(own) == 3
+        for row, bars in zip(own, axis.containers, strict=True):
+            (segment,) = bars.lines[2][0].get_segments()
+            np.testing.assert_allclose(segment[:, 0], [row.gain.low, row.gain.high])
 
 
 def test_without_full_fine_tuning_there_is_nothing_to_gain_over(made):
