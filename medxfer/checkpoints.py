@@ -13,6 +13,7 @@ spent writing. Every file appears whole or not at all.
 """
 
 import json
+import math
 import os
 import pathlib
 import time
@@ -27,6 +28,7 @@ SECONDS = 30.0  # at least, from one checkpoint to the next
 LONG = 600.0  # at most, also where an epoch takes longer
 
 _META = "meta"
+_OVERHEAD = 4096  # bytes at most that HDF5 adds for an array and its groups
 
 
 class Checkpoints:
@@ -121,6 +123,7 @@ class Checkpoints:
             return
         partial = self.folder / "partial.weights.h5"
         try:
+            _require_room(partial, model)
             model.save_weights(partial)
             partial.replace(self.folder / "best.weights.h5")
         finally:
@@ -137,3 +140,13 @@ class Checkpoints:
             return None
         model.load_weights(self.folder / "best.weights.h5")
         return json.loads(path.read_text())
+
+
+def _require_room(path: pathlib.Path, model: keras.Model) -> None:
+    """Raise OSError where a model's weights do not fit.
+
+    HDF5 does not recover from a write that fails: the process may crash when it ends.
+    """
+    arrays = sum(math.prod(weight.shape) * 4 for weight in model.weights)
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, arrays + _OVERHEAD * max(1, len(model.weights)))

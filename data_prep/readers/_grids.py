@@ -134,7 +134,8 @@ def to_hounsfield(
     small = max(abs(slope), abs(intercept)) < MAX_WHOLE  # also keeps the product within 64 bits
     if plane.dtype.kind in "iu" and small and slope % 1 == intercept % 1 == 0:
         low, high = (int(end) * slope + intercept for end in (plane.min(), plane.max()))
-        if (slope, intercept) != (1, 0) or plane.dtype.itemsize > 2:
+        # NumPy 2.0 cannot limit numbers to what their type does not hold.
+        if (slope, intercept) != (1, 0) or plane.dtype.newbyteorder("=") != np.int16:
             plane = plane.astype(np.int64) * int(slope) + int(intercept)
     else:
         # The 24 bits of float32 hold any HU, but not the product with every slope.

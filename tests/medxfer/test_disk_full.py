@@ -145,7 +145,9 @@ def test_training_and_export(carotid_records, tmp_path):
     again = "Make room and give the same command again: what is done is kept."
     done = limited(3000, "medxfer.main", *arguments)
     assert error_of(done) == f"Error: File too large. {again}"
-    assert not list(run.glob("checkpoints/*")) and not (run / "lock").exists()
+    # On a slow machine a checkpoint of what is frozen (nothing here) was due before.
+    assert {path.name for path in run.glob("checkpoints/*")} <= {"stage-0.npz"}
+    assert not (run / "lock").exists()
     done = limited(40_000, "medxfer.main", *arguments)  # enough for the weights, not the graph
     assert error_of(done) == f"Error: File too large. {again}"
     assert (run / "checkpoints" / "best.weights.h5").is_file()

