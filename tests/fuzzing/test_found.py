@@ -140,3 +140,17 @@ def test_weights_that_are_stored_elsewhere(tmp_path, how):
     with pytest.raises(UserError, match="another file"):
         hdf5.read(path)
     assert not outside.opened()
+
+
+def test_a_text_that_is_its_own_successor(tmp_path):
+    """HDF5 would read the same object of the heap for ever."""
+    path = tmp_path / "net.weights.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("layers/conv/vars")
+        group.attrs["name"] = "conv"
+        group["0"] = np.ones(3, np.float32)
+    assert list(hdf5.read(path).layers) == ["conv"]
+    place = path.read_bytes().index(b"GCOL") + 16
+    change(path, place + 8, struct.pack("<Q", 2**64 - 16))
+    with pytest.raises(UserError, match="a collection of texts in it is damaged"):
+        hdf5.read(path)

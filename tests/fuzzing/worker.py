@@ -60,6 +60,8 @@ def main() -> None:
         spoil()
         outside.opened()
         begun = time.process_time()
+        # Of a library that never comes back to Python, the system ends the process.
+        resource.setrlimit(resource.RLIMIT_CPU, (int(begun) + 2 * SECONDS, resource.RLIM_INFINITY))
         outcome = outcome_of(family, root)
         if outside.opened():
             outcome = "uncaught: a file outside the folder was opened"
