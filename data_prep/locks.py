@@ -3,7 +3,8 @@
 A claim is a file ``NAME.GENERATION``, made with an operation of which only one process succeeds. A
 holder touches it while it works. A claim is void when its holder ended it, is known to be dead
 (same machine), or has not touched it for long; then the next generation can be claimed, again by
-one process only. A holder that was only slow finds the newer generation and gives way.
+one process only. A holder that was only slow finds the newer generation, or that its own file is
+gone or another's, and gives way.
 
 :func:`take` is for many things in one folder, any of which will do: what is taken, another process
 passes over. :func:`hold` is for a folder that one process at a time may write to: the second is
@@ -17,6 +18,7 @@ import json
 import os
 import pathlib
 import platform
+import secrets
 import sys
 import tempfile
 import threading
@@ -51,24 +53,42 @@ class Claim:
         return self.folder / f"{self.name}.{self.generation}"
 
     def note(self, **facts: object) -> None:
-        """Add facts to the file, whole or not at all."""
+        """Add facts to the file, whole or not at all; another's file stays as it is."""
         self.content |= facts
-        _write(self.folder, self.content, self.path, os.replace)
+        if self._look() is not False:
+            _write(self.folder, self.content, self.path, os.replace)
 
     def beat(self) -> bool:
-        """Give a sign of life; False if another process has taken over."""
+        """Give a sign of life; False if another process has taken over.
+
+        Who took over may have come to its end and removed its files, and a third one may have
+        begun with the same number again: that the newest number is one's own says nothing.
+        """
         if generation(self.folder, self.name) > self.generation:
             return False
-        with contextlib.suppress(OSError):  # a shared folder may be out of reach for a while
-            os.utime(self.path)
-        return True
+        return self._look(touch=True) is not False
+
+    def _look(self, touch: bool = False) -> bool | None:
+        """Whether the file is still this claim's; None if that cannot be told now."""
+        try:
+            with self.path.open() as file:
+                own = json.load(file).get("token") == self.content["token"]
+                if own and touch:
+                    os.utime(file.fileno())  # of what was read, whatever has its name by now
+                return own
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError):  # a shared folder may be out of reach for a while
+            return None
 
     def end(self) -> None:
         """Give the claim up; the file stays and says so."""
         self.note(ended=True)
 
     def remove(self) -> None:
-        """Give the claim up without a trace."""
+        """Give the claim up without a trace, unless another process has taken over."""
+        if not self._look():
+            return
         for number in (self.generation - 1, self.generation):
             (self.folder / f"{self.name}.{number}").unlink(missing_ok=True)
 
@@ -116,6 +136,7 @@ def take(folder: pathlib.Path, name: str, age: float = AGE) -> Claim | None:
     if last >= 0 and not _void(folder, folder / f"{name}.{last}", age):
         return None
     about = {"host": platform.node(), "machine": machine(), "at": _now(folder)}
+    about["token"] = secrets.token_hex(8)
     claim = Claim(folder, name, last + 1, {**about, **process(os.getpid())})
     try:
         _write(folder, claim.content, claim.path, _link)
@@ -203,7 +224,7 @@ def hold(
     def give_signs() -> None:
         while not ended.wait(beat):
             if not claim.beat():
-                owner = holder(place, name)
+                owner = holder(place, name) or "another process"
                 print(f"Error: {folder} was taken over by {owner}.", file=sys.stderr, flush=True)
                 os._exit(2)
 
@@ -225,7 +246,12 @@ def void(folder: pathlib.Path) -> None:
     place = folder / FOLDER
     last = generation(place, _NAME)
     if last >= 0:
-        _write(place, {"ended": True}, place / f"{_NAME}.{last}", os.replace)
+        path = place / f"{_NAME}.{last}"
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, ValueError):
+            content = {}
+        _write(place, {**content, "ended": True}, path, os.replace)
 
 
 def _insist(

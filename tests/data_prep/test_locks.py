@@ -60,6 +60,24 @@ def test_silence_voids_a_claim_of_another_machine_and_its_holder_gives_way(tmp_p
     assert not claim.beat() and second.beat()
 
 
+def test_a_slow_holder_whose_successor_is_gone_gives_way(tmp_path):
+    slow = locks.take(tmp_path, "run")
+    slow.note(machine="another")
+    os.utime(slow.path, (1, 1))
+    locks.take(tmp_path, "run", age=60).remove()
+    assert list(tmp_path.iterdir()) == []
+    assert not slow.beat()
+    third = locks.take(tmp_path, "run")
+    assert third.path == slow.path
+    os.utime(third.path, (1, 1))
+    assert not slow.beat()
+    slow.note(ended=True)
+    slow.remove()
+    assert third.path.stat().st_mtime == 1
+    assert locks.take(tmp_path, "run", age=1e12) is None
+    assert third.beat()
+
+
 def test_a_dead_holder_of_this_machine_is_not_waited_for(tmp_path):
     claim = locks.take(tmp_path, "run")
     claim.note(pid=2**22 + 1, child=locks.process(os.getpid()))
