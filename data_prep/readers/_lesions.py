@@ -2,9 +2,10 @@
 
 A label volume lies in a folder called labels, labelsTr, masks, segmentations or rs, or its name
 ends in ``_label``, ``_mask``, ``_seg``, ``RefStd`` and the like. It belongs to the volume of the
-same name in the same folder, in the folder around its own, or in one beside its own; for a DICOM
-series the name is that of its folder, and inside it any label volume counts. A file called
-``label`` or ``mask`` alone belongs to the one volume of its folder.
+same name in the same folder or, from such a folder (that of another patient is none), to one in
+the folder around its own or in one beside its own; for a DICOM series the name is that of its
+folder, and inside it any label volume counts. A file called ``label`` or ``mask`` alone belongs to
+the one volume of its folder.
 
 ``NAME_points.csv`` or ``points/NAME.csv`` has the columns x, y, z (voxel indices from 0) or x_mm,
 y_mm, z_mm (patient LPS), and optionally lesion, the same in all points of one lesion.
@@ -159,7 +160,7 @@ class Index:
         inner : pathlib.Path, optional
             Folder in which any label volume belongs to it that is no other volume's.
         """
-        labels = _nearest(self.label_files, _plain(name), folder)
+        labels = _nearest(self.label_files, _plain(name), folder, inner)
         if not labels and inner is not None:
             labels = [
                 path
@@ -172,7 +173,7 @@ class Index:
                 for path, case in self.label_files.items()
                 if path.parent == folder and case == ""
             ]
-        points = _nearest(self._points, _plain(name), folder)
+        points = _nearest(self._points, _plain(name), folder, inner)
         problem = ""
         if len(labels) > 1 or len(points) > 1:
             problem = "more than one reference standard has its name: " + ", ".join(
@@ -186,23 +187,32 @@ class Index:
         return parts, problem
 
 
-def _nearest(index: dict[pathlib.Path, str], case: str, folder: pathlib.Path) -> list[pathlib.Path]:
+def _nearest(
+    index: dict[pathlib.Path, str], case: str, folder: pathlib.Path, inner: pathlib.Path | None
+) -> list[pathlib.Path]:
     """Files of a case in the folder itself, else inside it, else beside it.
 
-    Of several beside it, that of imagesTr is in labelsTr, if anywhere.
+    Those inside or beside it are in ``inner`` or in a folder that is called one of reference
+    standards: where every patient's files have the same names, all other folders are other
+    patients'. Of several beside it, that of imagesTr is in labelsTr, if anywhere.
     """
     named = [path for path, name in index.items() if name == case]
-    beside = [path for path in named if path.parent.parent == folder.parent]
+    kept = [path for path in named if path.parent == inner or _is_of_references(path.parent)]
+    beside = [path for path in kept if path.parent.parent == folder.parent]
     twin = re.sub("images?", "labels", folder.name.lower())
     for group in (
         [path for path in named if path.parent == folder],
-        [path for path in named if path.parent.parent == folder],
+        [path for path in kept if path.parent.parent == folder],
         [path for path in beside if path.parent.name.lower() == twin],
         beside,
     ):
         if group:
             return group
     return []
+
+
+def _is_of_references(folder: pathlib.Path) -> bool:
+    return folder.name.lower() == "points" or FOLDER.match(folder.name) is not None
 
 
 def stem(path: pathlib.Path) -> str:

@@ -99,6 +99,28 @@ def test_labels_of_a_dicom_series(tmp_path, label):
     )
 
 
+@pytest.mark.parametrize("kind", ["label", "points"])
+@pytest.mark.parametrize("others", [("p1",), ("p1", "p3")])
+def test_another_patients_reference_standard_of_the_same_name(tmp_path, kind, others):
+    for name in (*others, "p2"):
+        test_nifti.write(tmp_path / name / "ct.nii.gz")
+        series(tmp_path / name / "cta", PatientID=name)
+    test_nifti.write(tmp_path / "cta.nii.gz")
+    for name in others:
+        for case in ("ct", "cta"):
+            if kind == "label":
+                test_nifti.write(tmp_path / name / f"{case}_label.nii.gz", marked())
+            else:
+                (tmp_path / name / f"{case}_points.csv").write_text("x,y,z\n1,2,3\n")
+    for source in _volumes.find(tmp_path):
+        own = (*source.paths("labels"), *source.paths("points"))
+        place = source.name.partition("/")[0]
+        assert source.problem == ""
+        assert [path.relative_to(tmp_path).parts[0] for path in own] == (
+            [place] if place in others else []
+        )
+
+
 def test_several_label_volumes_are_refused(tmp_path):
     test_nifti.write(tmp_path / "a.nii.gz")
     for name in ("a_mask.nii.gz", "a_label.nii.gz"):
