@@ -4,8 +4,8 @@ A label volume lies in a folder called labels, labelsTr, masks, segmentations or
 ends in ``_label``, ``_mask``, ``_seg``, ``RefStd`` and the like. It belongs to the volume of the
 same name in the same folder or, from such a folder (that of another patient is none), to one in
 the folder around its own or in one beside its own; for a DICOM series the name is that of its
-folder, and inside it any label volume counts. A file called ``label`` or ``mask`` alone belongs to
-the one volume of its folder.
+folder, and inside it any label volume counts, if it is the only series there. A file called
+``label`` or ``mask`` alone belongs to the one volume of its folder.
 
 ``NAME_points.csv`` or ``points/NAME.csv`` has the columns x, y, z (voxel indices from 0) or x_mm,
 y_mm, z_mm (patient LPS), and optionally lesion, the same in all points of one lesion.
@@ -13,6 +13,7 @@ y_mm, z_mm (patient LPS), and optionally lesion, the same in all points of one l
 volume has no lesion.
 """
 
+import collections
 import dataclasses
 import pathlib
 import re
@@ -80,7 +81,7 @@ def sources(
     found = []
     for path in images:
         name = path.relative_to(root).as_posix()
-        alone = sum(other.parent == path.parent for other in images) == 1
+        alone = index.images[path.parent] == 1
         parts, problem = index.references(stem(path), path.parent, alone)
         same = [path.with_name(stem(path) + suffix) for suffix in DATA_SUFFIXES]
         if _volumes.volume_suffix(path) in DETACHED:
@@ -121,6 +122,7 @@ class Index:
     def __init__(self, root: pathlib.Path, files: Sequence[pathlib.Path]) -> None:
         self.files = frozenset(files)
         self.label_files: dict[pathlib.Path, str] = {}
+        self.images: collections.Counter[pathlib.Path] = collections.Counter()  # by their folder
         self._points: dict[pathlib.Path, str] = {}
         self._images: set[str] = set()
         self._shared = root / POINTS if root / POINTS in self.files else None
@@ -133,6 +135,7 @@ class Index:
                     self.label_files[path] = _plain(stem(path))
                 else:
                     self._images.add(_plain(stem(path)))
+                    self.images[path.parent] += 1
             elif path.suffix.lower() == ".csv" and path != self._shared:
                 if ending := POINTS_ENDING.match(path.stem):
                     self._points[path] = _plain(ending[1])
@@ -143,6 +146,14 @@ class Index:
         """Whether no volume of any format has the name of this label volume."""
         case = self.label_files[path]
         return bool(case) and case not in self._images
+
+    def ownerless(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        """Label volumes in a folder whose name is that of no volume file."""
+        return [
+            path
+            for path, case in self.label_files.items()
+            if path.parent == folder and case not in self._images
+        ]
 
     def references(
         self, name: str, folder: pathlib.Path, alone: bool, inner: pathlib.Path | None = None
@@ -158,15 +169,12 @@ class Index:
         alone : bool
             Whether it is the only volume there.
         inner : pathlib.Path, optional
-            Folder in which any label volume belongs to it that is no other volume's.
+            Folder of which it is the only series: any label volume in it that is no other volume's
+            belongs to it.
         """
         labels = _nearest(self.label_files, _plain(name), folder, inner)
         if not labels and inner is not None:
-            labels = [
-                path
-                for path, case in self.label_files.items()
-                if path.parent == inner and case not in self._images
-            ]
+            labels = self.ownerless(inner)
         if not labels and alone:
             labels = [
                 path
@@ -174,17 +182,15 @@ class Index:
                 if path.parent == folder and case == ""
             ]
         points = _nearest(self._points, _plain(name), folder, inner)
-        problem = ""
-        if len(labels) > 1 or len(points) > 1:
-            problem = "more than one reference standard has its name: " + ", ".join(
-                path.name for path in (labels if len(labels) > 1 else points)
-            )
         parts = [("labels", path) for path in labels]
         if not parts:
             parts = [("points", path) for path in points]
         if not parts and self._shared is not None:
             parts = [("points", self._shared)]
-        return parts, problem
+        # All that it names are parts: the runner takes their names out of what is written.
+        names = ", ".join(path.name for _, path in parts)
+        several = len(parts) > 1
+        return parts, f"more than one reference standard has its name: {names}" if several else ""
 
 
 def _nearest(

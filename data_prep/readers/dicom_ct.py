@@ -5,11 +5,12 @@ settings (VOI) and MONOCHROME1 concern how an image is shown, not its Hounsfield
 ignored. Compressed pixels are decoded by what pydicom finds installed.
 """
 
+import collections
 import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pydicom
@@ -74,7 +75,17 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> l
     names: dict[str, _Series] = {}
     for found in series.values():
         names[_unique(_name(found, root), found.uid, names)] = found
-    return [_source(name, found, root, index, options) for name, found in names.items()]
+    crowd = _crowd(found for found in series.values() if not found.reason)
+    return [_source(name, found, root, index, crowd, options) for name, found in names.items()]
+
+
+def _crowd(series: Iterable[_Series]) -> collections.Counter[pathlib.Path]:
+    """In how many of the series files lie in or below a folder, for every folder."""
+    crowd: collections.Counter[pathlib.Path] = collections.Counter()
+    for found in series:
+        folders = {path.parent for path in found.files}
+        crowd.update(folders.union(*(folder.parents for folder in folders)))
+    return crowd
 
 
 def read(source: Source) -> Volume:
@@ -301,13 +312,25 @@ def _unique(name: str, uid: str, taken: dict[str, _Series]) -> str:
 
 
 def _source(
-    name: str, found: _Series, root: pathlib.Path, index: _lesions.Index, options: Options
+    name: str,
+    found: _Series,
+    root: pathlib.Path,
+    index: _lesions.Index,
+    crowd: Mapping[pathlib.Path, int],
+    options: Options,
 ) -> Source:
     folder = _folder(found)
     parts: list[tuple[str, pathlib.Path]] = []
     problem, notes = found.reason, ()
     if not found.reason:
-        parts, problem = index.references(folder.name, folder.parent, True, inner=folder)
+        around = folder.parent
+        alone = crowd[around] == 1 and not index.images[around]
+        inner = folder if crowd[folder] == 1 else None
+        parts, problem = index.references(folder.name, around, alone, inner)
+        if inner is None and not parts and index.ownerless(folder):
+            problem = (
+                "several series lie in its folder, and its label volume does not say whose it is"
+            )
         if not found.patient and not found.exam:
             problem = problem or "neither PatientID (0010,0020) nor StudyInstanceUID is given"
         elif not found.patient:

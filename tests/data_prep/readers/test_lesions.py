@@ -121,12 +121,52 @@ def test_another_patients_reference_standard_of_the_same_name(tmp_path, kind, ot
         )
 
 
+def test_a_nameless_label_volume_belongs_to_the_one_series_of_its_folder(tmp_path):
+    test_nifti.write(tmp_path / "label.nii.gz", marked())
+    series(tmp_path / "a", PatientID="a")
+    (source,) = _volumes.find(tmp_path)
+    assert source.paths("labels") == (tmp_path / "label.nii.gz",)
+    series(tmp_path / "b", PatientID="b", SeriesInstanceUID="1.2.3.5")
+    assert [source.paths("labels") for source in _volumes.find(tmp_path)] == [(), ()]
+
+
+def test_a_nameless_label_volume_between_volumes_of_two_formats(tmp_path):
+    test_nifti.write(tmp_path / "label.nii.gz", marked())
+    test_nifti.write(tmp_path / "a.nii.gz")
+    test_nrrd_ct.write(tmp_path / "b.nrrd")
+    assert [source.paths("labels") for source in _volumes.find(tmp_path)] == [(), ()]
+
+
+@pytest.mark.parametrize("label", ["label.nii.gz", "x_mask.nii.gz"])
+def test_label_volumes_in_a_folder_of_two_series(tmp_path, label):
+    for path in series(tmp_path / "both", PatientID="a"):
+        path.rename(path.with_name(f"a{path.name}"))
+    test_nifti.write(tmp_path / "both" / label, marked())
+    (source,) = _volumes.find(tmp_path)
+    assert source.paths("labels") == (tmp_path / "both" / label,)
+    series(tmp_path / "both", PatientID="b", SeriesInstanceUID="1.2.3.5")
+    for source in _volumes.find(tmp_path):
+        assert source.paths("labels") == () and "several series lie" in source.problem
+
+
 def test_several_label_volumes_are_refused(tmp_path):
     test_nifti.write(tmp_path / "a.nii.gz")
     for name in ("a_mask.nii.gz", "a_label.nii.gz"):
         test_nifti.write(tmp_path / name, marked())
     with pytest.raises(Unusable, match="more than one reference standard"):
         lesions(tmp_path)
+
+
+def test_a_label_volume_goes_before_lists_of_points(tmp_path):
+    test_nifti.write(tmp_path / "a.nii.gz")
+    test_nifti.write(tmp_path / "a_label.nii.gz", marked())
+    for name in ("a_points.csv", "a points.csv"):
+        (tmp_path / name).write_text("x,y,z\n1,2,3\n")
+    assert lesions(tmp_path).count == 3
+    (tmp_path / "a_label.nii.gz").unlink()
+    (source,) = _volumes.find(tmp_path)
+    assert {path.name for path in source.files} == {"a.nii.gz", "a_points.csv", "a points.csv"}
+    assert "a_points.csv" in source.problem and "a points.csv" in source.problem
 
 
 def reference_regrid(labels, label_affine, volume):
