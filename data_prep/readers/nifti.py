@@ -63,6 +63,8 @@ def _grid(path: pathlib.Path, root: pathlib.Path, header, packing: str) -> Grid:
     start = max(0, int(header.get_data_offset()))
     if header["magic"].item()[:2] == b"ni":
         path, packing = _image_beside(path, root)
+    else:  # writers often leave 0: the voxels are behind the header all the same
+        start = max(start, header.single_vox_offset)
     packed = packing != "raw"
     return Grid(
         shape,

@@ -91,6 +91,22 @@ def test_pairs_and_nifti_2(tmp_path):
         _volumes.read(one)
 
 
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize(
+    ("kind", "place", "form", "first"),
+    [(nibabel.Nifti1Image, 108, "<f4", 352), (nibabel.Nifti2Image, 168, "<i8", 544)],
+)
+@pytest.mark.parametrize("offset", [0, 348])
+def test_an_offset_within_the_header(tmp_path, name, kind, place, form, first, offset):
+    path = write(tmp_path / name, kind=kind)
+    content = bytearray((gzip.decompress if name.endswith("gz") else bytes)(path.read_bytes()))
+    value = np.dtype(form).itemsize
+    assert np.frombuffer(content[place : place + value], form) == first
+    content[place : place + value] = np.array([offset], form).tobytes()
+    path.write_bytes(gzip.compress(bytes(content)) if name.endswith("gz") else bytes(content))
+    np.testing.assert_array_equal(read(tmp_path).hu, chest())
+
+
 def test_units_padding_and_a_single_time(tmp_path):
     hu = chest()
     hu[:, :2] = -3024
