@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data_prep.candidates import embolus, vessel
 from data_prep.errors import UserError
-from data_prep.readers import _volumes
+from data_prep.readers import _slices, _volumes
 from data_prep.readers._images import Unusable
 from data_prep.readers._volumes import Source
 from medxfer.apps._detection import Scorer
@@ -153,7 +153,10 @@ def _series(source) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     import pydicom
 
-    header = pydicom.dcmread(first, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+    with _slices.quiet():
+        header = pydicom.dcmread(
+            first, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"], force=True
+        )
     return hashlib.sha256(str(header.SeriesInstanceUID).encode()).hexdigest()
 
 

@@ -17,6 +17,7 @@ from data_prep.errors import UserError
 from data_prep.phantoms import pe as phantom
 from medxfer import data
 from medxfer.apps import pe
+from tests.data_prep.readers import synthetic_ct
 from tests.testing.app_test_case import AppTestCase
 
 SMALL = prep.Settings(patch=32, patches_per_candidate=3)
@@ -118,6 +119,22 @@ class TestPe(AppTestCase):
     def test_predict_takes_one_volume(self, app, raw, tmp_path):
         with pytest.raises(UserError, match="CT volumes"):
             pe.predict(raw, None, {"patch": 32}, "a", tmp_path)
+
+
+def test_a_series_without_preambles_is_predicted(tmp_path, monkeypatch):
+    """Old archives keep the elements alone: no preamble and no meta elements."""
+    for path in synthetic_ct.series(tmp_path / "in"):
+        elements = pydicom.dcmread(path)
+        bare = pydicom.Dataset()
+        bare.update(elements)
+        bare.save_as(path.with_suffix(".dcm"), implicit_vr=False, little_endian=True)
+        path.unlink()
+    monkeypatch.setattr(embolus, "find", lambda *_, **__: [])
+    settings = {"patch": 32, "top_k": 10, "test_patches": 3}
+    (folder,) = pe.raw_inputs(tmp_path / "in")
+    pe.predict(folder, None, settings, "a", tmp_path)
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["series_uid_sha256"] == hashlib.sha256(b"1.2.3.4").hexdigest()
 
 
 def test_the_key_is_kept_beside_the_output(tmp_path):
