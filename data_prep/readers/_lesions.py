@@ -385,6 +385,8 @@ def _read_points(path: pathlib.Path, names: list[str] | None, volume: Volume) ->
         ) from error
     if names is not None and not named:
         return None
+    if in_mm and found and not volume.placed:
+        raise Unusable("points in mm need a CT with a position: list voxels, in columns x, y, z")
     places = np.array([values for _, values in found], np.float64).reshape(-1, 3)
     voxels = volume.to_voxels(places) if in_mm else places[:, ::-1]
     outside = ~((voxels > -0.5) & (voxels < np.array(volume.hu.shape) - 0.5)).all(axis=1)

@@ -265,9 +265,12 @@ def read_file(source: Source) -> Volume:
     spacing = _grids.check_affine(grid.affine)
     hu, low, high = _grids.hounsfield(grid)
     notes = source.notes + _grids.check_levels(low, high)
+    affine = grid.affine
     if not grid.placed:
+        # What the file says of directions and origin is of no patient.
+        affine = np.diag([*spacing[::-1], 1.0])
         notes += ("the file gives no patient position: coordinates are from its first voxel",)
-    return Volume(hu, spacing, grid.affine, placed=grid.placed, notes=notes)
+    return Volume(hu, spacing, affine, placed=grid.placed, notes=notes)
 
 
 def data_file(path: pathlib.Path, root: pathlib.Path, name: str) -> pathlib.Path:

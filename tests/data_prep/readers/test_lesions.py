@@ -9,6 +9,7 @@ from data_prep.readers._volumes import Options, Volume
 from tests.data_prep.readers import test_metaimage, test_nifti, test_nrrd_ct
 from tests.data_prep.readers.synthetic_ct import (
     SHAPE,
+    SPACING,
     affine,
     chest,
     peak,
@@ -303,6 +304,19 @@ def test_points_as_voxels_or_millimetres(tmp_path):
         table.write_text(content)
         with pytest.raises(Unusable, match=said):
             lesions(tmp_path)
+
+
+def test_points_in_millimetres_of_a_volume_without_a_position(tmp_path):
+    test_nifti.write(tmp_path / "a.nii.gz", code=0)
+    table = tmp_path / "a_points.csv"
+    table.write_text("x_mm,y_mm,z_mm\n1,2,5\n")
+    with pytest.raises(Unusable, match="list voxels, in columns x, y, z"):
+        lesions(tmp_path)
+    table.write_text("x_mm,y_mm,z_mm\n,,\n")
+    assert lesions(tmp_path).count == 0
+    table.write_text("x,y,z\n1,2,5\n")
+    expected = np.array([[1, 2, 5]]) * SPACING[::-1]
+    np.testing.assert_allclose(lesions(tmp_path).points, expected, rtol=1e-5)
 
 
 def test_one_table_of_points_for_all(tmp_path):

@@ -125,6 +125,8 @@ def test_a_file_without_position(tmp_path):
     volume = read(tmp_path)
     np.testing.assert_allclose(volume.spacing, SPACING, rtol=1e-5)
     assert not volume.placed
+    place = np.array([[4, 3, 2]]) * SPACING  # from the first voxel
+    np.testing.assert_allclose(volume.to_patient([[4, 3, 2]]), place[:, ::-1], rtol=1e-5)
     assert "no patient position" in volume.notes[0]
 
 
