@@ -14,6 +14,7 @@ OPTIMIZERS = ("auto", "sgd", "adam")
 BATCH_NORMS = ("frozen", "affine", "stats_only", "train")
 HEAD_STARTS = ("random", "lp")
 BALANCES = ("none", "weights", "sampling")
+NAMED_WEIGHTS = ("imagenet", "none")  # anything else is the path of a file
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from medxfer import (
     tuning,
     weights,
 )
-from medxfer.config import Config
+from medxfer.config import NAMED_WEIGHTS, Config
 from medxfer.models import _groups
 from medxfer.network import TrainedNetwork
 from medxfer.runs import RunFolder
@@ -170,6 +170,7 @@ def _fit(
         "config": without_paths(config),
         "data": {
             **_described(folder),
+            "synthetic": not config.data,
             "training_subjects_used": len(set(train_part.subjects)),
             "seen_subjects": sorted({*train_part.subjects, *validation_part.subjects}),
         },
@@ -219,9 +220,15 @@ def part(
 
 
 def without_paths(config: Config) -> dict:
-    """Settings for the run card and the report: folders are often called after patients."""
-    shown = {name: pathlib.Path(getattr(config, name)).name for name in ("data", "weights")}
-    return dataclasses.asdict(config) | shown
+    """Settings for the run card and the report: files and folders are often called after patients.
+
+    What the data were says their fingerprint, which file of weights its hash.
+    """
+    shown = dataclasses.asdict(config)
+    del shown["data"]
+    if config.weights not in NAMED_WEIGHTS:
+        shown["weights"] = "a file"
+    return shown
 
 
 def _described(folder: data.DatasetFolder) -> dict:
@@ -320,7 +327,8 @@ def evaluate(run: RunFolder, data_folder: str = "") -> tuple[RunFolder, dict]:
     card = run.card
     config = dataclasses.replace(config, data=data_folder or config.data)
     folder = open_data(config)
-    learnt = card["data"]
+    learnt = {**card["data"], "synthetic": not config.data}
+    card = {**card, "config": without_paths(config), "data": learnt}
     others = folder.fingerprint != learnt["fingerprint"]
     if others:
         _require_comparable(folder, learnt)
@@ -331,7 +339,6 @@ def evaluate(run: RunFolder, data_folder: str = "") -> tuple[RunFolder, dict]:
         config.save(run.path / "config.json")
         card = {
             **{key: value for key, value in card.items() if key != "export"},
-            "config": without_paths(config),
             "data": {**learnt, **_described(folder), "learnt_from": learnt["fingerprint"]},
         }
     return run, finish(run, card, built, folder, export_model=False)

@@ -159,9 +159,9 @@ def summary(path: pathlib.Path, card: Mapping, unit: str) -> str:
 def html(app: ModuleType, card: Mapping, folder, drawn: Sequence[Drawing]) -> str:
     """The report as one page that needs no other file."""
     config, counts = card["config"], card["data"]
-    synthetic = not config["data"]
+    settings = {**config, "sha256 of the weights it began with": card["weights"]["sha256"]}
     parts = [f"<h1>{_text(config['app'])}: {_text(config['model'])}, {_text(_tuned(card))}</h1>"]
-    if synthetic:
+    if counts["synthetic"]:
         parts.append(
             "<p class='caution'>The images of this run are synthetic (the app's phantom). Its "
             "numbers show that the software works, not how well it works on patients.</p>"
@@ -194,7 +194,7 @@ def html(app: ModuleType, card: Mapping, folder, drawn: Sequence[Drawing]) -> st
         "<h2>Method</h2>",
         f"<p>{_text(_method(card))}</p>",
         "<h2>Settings</h2>",
-        _table(("setting", "value"), [(k, json.dumps(v)) for k, v in sorted(config.items())]),
+        _table(("setting", "value"), [(k, json.dumps(v)) for k, v in sorted(settings.items())]),
         _table(
             ("prepared with", "value"), [(k, json.dumps(v)) for k, v in folder.settings.items()]
         ),

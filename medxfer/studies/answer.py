@@ -194,7 +194,7 @@ def methods(plan: Plan, gathered: Gathered, data: Mapping) -> str:
     lacking = {tuple(run.card["weights"].get("new", ())[:-1]) for run in _tuned(gathered)}
     lacking = "; ".join(_list(list(groups)) for groups in sorted(lacking) if groups)
     sources = sorted({run.card["weights"]["source"] for run in _tuned(gathered)})
-    start = f" The pre-trained weights were {'; '.join(sources)}." if sources else ""
+    start = f" Pre-trained weights: {'; '.join(sources)}." if sources else ""
     if lacking:
         start += f" They hold nothing for {lacking}, which began at random at every depth."
     tried = sorted({run.config.base_rate for run in networks})

@@ -20,7 +20,7 @@ from absl import logging
 from data_prep import locks
 from data_prep.errors import UserError
 from medxfer import main
-from medxfer.config import Config
+from medxfer.config import NAMED_WEIGHTS, Config
 from medxfer.studies.plan import Plan, Planned, StudyFolder
 
 Command = Callable[[StudyFolder, Planned], list[str]]
@@ -325,12 +325,17 @@ def _text(path: pathlib.Path) -> str:
 def _reason(status: int, log: pathlib.Path, config: Config) -> dict:
     """The user's error if there is one, and the end of the log.
 
-    Without the folders of data and weights, which are often called after patients.
+    Without the names of data and weights, which are often called after patients.
     """
     text = log.read_text(errors="replace") if log.exists() else ""
-    for path in filter(None, (config.data, config.weights)):
-        for words in (str(pathlib.Path(path).absolute()), path):
-            text = text.replace(words, pathlib.Path(path).name)
+    if config.data:
+        for words in (str(pathlib.Path(config.data).absolute()), config.data):
+            text = text.replace(words, "the folder of --data")
+    if config.weights not in NAMED_WEIGHTS:
+        path = pathlib.Path(config.weights)
+        for words in (str(path.expanduser().absolute()), str(path.expanduser()), str(path)):
+            text = text.replace(words, path.name)
+        text = text.replace(path.name, "the file of --weights")
     lines = text.splitlines()[-_LINES:]
     errors = [line for line in lines if line.startswith("Error: ")]
     if errors:

@@ -21,7 +21,7 @@ class WeightReport:
     Parameters
     ----------
     source
-        What they are, for log and run card.
+        What they are, for run card and report: of a file its hash, as its name may be a patient's.
     sha256
         Of the file, in hexadecimal; empty for a random start.
     loaded, new
@@ -71,9 +71,11 @@ def load(
     if source == "imagenet":
         cache = cache_dir or _fetch.cache_folder()
         contents, about, sha256 = _fetch.imagenet(model_name, cache)
+        shown = about
     else:
         path = pathlib.Path(source).expanduser()
         contents, about, sha256 = _formats.read(path), path.name, _formats.sha256(path)
+        shown = f"a weights file (sha256 {sha256[:16]})"
     foreign = getattr(network, "FOREIGN_LAYERS", None)
     loaded, new = _assign.assign(model, groups, contents, about, head, foreign)
     logging.info("Weights: %s, sha256 %s, loaded into %s.", about, sha256[:16], ", ".join(loaded))
@@ -83,4 +85,4 @@ def load(
             ", ".join(lacking),
             about,
         )
-    return WeightReport(about, sha256, loaded, new)
+    return WeightReport(shown, sha256, loaded, new)

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import figure as figures
 from PIL import Image
 
-from medxfer import report, runs, tuning
+from medxfer import experiment, report, runs, tuning
 from medxfer.config import Config
 
 HOSTILE = "<script>alert('x')</script>&\"<img src=http://evil.example/x.png>"
@@ -40,10 +40,16 @@ def card(**config):
         "stages": [dataclasses.asdict(stage) for stage in stages],
         "data": {
             "fingerprint": "f" * 64,
+            "synthetic": not settings.data,
             "examples": {"train": 7, "test": 3},
             "subjects": {"train": 2, "test": 1},
         },
-        "weights": {"source": "AlexNet of <somebody>", "new": ["fc8"], "loaded": ["conv1"]},
+        "weights": {
+            "source": "AlexNet of <somebody>",
+            "sha256": "e" * 64,
+            "new": ["fc8"],
+            "loaded": ["conv1"],
+        },  # fmt: skip
         "precision": "float32",
         "history": [{}, {}],
         "best_epoch": 0,
@@ -136,6 +142,17 @@ def test_numbers_and_cautions_are_shown(folder, drawn):
     assert "(1 of 2)" in found.text  # the kept epoch
     assert "by bootstrap over 1 subjects" in found.text
     assert "synthetic" not in found.text
+
+
+def test_settings_name_neither_folder_nor_file(folder, drawn):
+    given = Config(app="cimt", data="/x/DOE_JOHN", weights="/y/DOE_JANE.h5")
+    shown = experiment.without_paths(given)
+    assert "DOE" not in str(shown) and shown["weights"] == "a file"
+    named = dataclasses.asdict(dataclasses.replace(given, weights="imagenet"))
+    del named["data"]
+    assert experiment.without_paths(Config(**named)) == named
+    found = page({**card(data="set"), "config": shown}, folder, drawn)
+    assert "DOE" not in found.text and "e" * 64 in found.text
 
 
 def test_synthetic_data_is_said_to_be_so(folder, drawn):

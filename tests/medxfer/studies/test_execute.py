@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from data_prep import locks, signals
 from data_prep.errors import UserError
+from medxfer.config import Config
 from medxfer.studies import execute as executes
 from medxfer.studies import plan as plans
 from tests.medxfer.studies import fake
@@ -83,6 +85,20 @@ def test_a_failure_is_reported_and_the_others_go_on(study):
     mended = execute(study, plan)
     assert len(mended.done) == 2 and len(mended.reused) == 2
     assert executes.failures(study, plan.runs) == {}
+
+
+def test_the_reason_of_a_failure_names_neither_folder_nor_file(tmp_path):
+    config = Config(app="cimt", data=f"{tmp_path}/DOE_JOHN", weights="sub/DOE_JANE.h5")
+    log = tmp_path / "log"
+    log.write_text(
+        f"Weights: DOE_JANE.h5\nError: {pathlib.Path(config.weights).absolute()} and "
+        f"{config.data}/train do not agree.\n"
+    )
+    found = executes._reason(2, log, config)
+    assert "DOE" not in str(found)
+    assert found["reason"] == "the file of --weights and the folder of --data/train do not agree."
+    log.write_text("Error: none of imagenet fits.\n")
+    assert executes._reason(2, log, Config(app="cimt"))["reason"] == "none of imagenet fits."
 
 
 def test_a_killed_study_takes_its_runs_with_it_and_goes_on(study):

@@ -1,5 +1,6 @@
 """Files as keras.applications and Keras write them, read back tensor by tensor."""
 
+import hashlib
 import importlib
 
 import h5py
@@ -92,7 +93,11 @@ def assert_all_loaded(model, source):
 def test_every_tensor_is_matched(tmp_path, monkeypatch, name, layout, top):
     source, model = peer(name, top), own(name, monkeypatch)
     before = model.get_layer("head").get_weights()
-    report = weights.load(model, name, str(write(source, tmp_path, layout)))
+    path = write(source, tmp_path, layout)
+    report = weights.load(model, name, str(path))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert report.sha256 == digest
+    assert report.source == f"a weights file (sha256 {digest[:16]})"  # a name may be a patient's
     assert report.new == ("head",)
     assert_all_loaded(model, source)
     for mine, old in zip(model.get_layer("head").get_weights(), before, strict=True):
