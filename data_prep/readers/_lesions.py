@@ -32,8 +32,6 @@ FOLDER = re.compile(rf"^(?:.*[._ -])?{WORDS}(?:t[rs])?$|^rs$", re.IGNORECASE)
 IMAGE_ENDING = re.compile(r"(?:[._ -](?:0000|ct|cta|ctpa|image|img))+$", re.IGNORECASE)
 POINTS_ENDING = re.compile(r"^(.*?)[._ -]points$", re.IGNORECASE)
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
-DATA_SUFFIXES = (".img", ".img.gz", ".raw", ".raw.gz", ".zraw")
-DETACHED = (".hdr", ".hdr.gz", ".nhdr", ".mhd")
 POINTS = "points.csv"
 DISPLACED = 0.05  # voxels; a label grid displaced by more was moved, and is said to be
 
@@ -70,7 +68,7 @@ def sources(
     files: Sequence[pathlib.Path],
     options: Options,
 ) -> list[Source]:
-    """Sources that are single files with such suffixes; nothing is opened.
+    """Sources that are single files with such suffixes; headers are opened for their data's names.
 
     ``module`` is the reader's ``__name__``; label volumes without a CT are set aside.
     """
@@ -83,9 +81,7 @@ def sources(
         name = path.relative_to(root).as_posix()
         alone = index.images[path.parent] == 1
         parts, problem = index.references(stem(path), path.parent, alone)
-        same = [path.with_name(stem(path) + suffix) for suffix in DATA_SUFFIXES]
-        if _volumes.volume_suffix(path) in DETACHED:
-            parts += [("data", other) for other in same if other in index.files]
+        parts += [("data", other) for other in _volumes.data_files(path, root)]
         outside = not _volumes.inside(path, root)
         found.append(
             Source(
@@ -120,12 +116,12 @@ class Index:
     """Label volumes and point lists of an input folder by the case that their names give."""
 
     def __init__(self, root: pathlib.Path, files: Sequence[pathlib.Path]) -> None:
-        self.files = frozenset(files)
+        self._root = root
         self.label_files: dict[pathlib.Path, str] = {}
         self.images: collections.Counter[pathlib.Path] = collections.Counter()  # by their folder
         self._points: dict[pathlib.Path, str] = {}
         self._images: set[str] = set()
-        self._shared = root / POINTS if root / POINTS in self.files else None
+        self._shared = root / POINTS if root / POINTS in files else None
         for path in files:
             if _volumes.volume_suffix(path) in VOLUME_SUFFIXES:
                 ending = ENDING.match(stem(path))
@@ -190,6 +186,8 @@ class Index:
         # All that it names are parts: the runner takes their names out of what is written.
         names = ", ".join(path.name for _, path in parts)
         several = len(parts) > 1
+        for path in labels:
+            parts += [("data", other) for other in _volumes.data_files(path, self._root)]
         return parts, f"more than one reference standard has its name: {names}" if several else ""
 
 

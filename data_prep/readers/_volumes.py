@@ -5,8 +5,9 @@ A kind of source is a module beside this one with ``KIND = "ct"``, ``LAYOUT`` an
     detect(root, files, options) -> list[Source]   cheap: file names and headers
     read(source) -> Volume                         one volume, whole; raises Unusable
 
-A kind whose sources are single files also has ``SUFFIXES`` and ``open_grid(path, root) -> Grid``,
-with which label volumes are read too. Voxel indices count from 0, at voxel centres. Patient
+A kind whose sources are single files also has ``SUFFIXES``, ``open_grid(path, root) -> Grid``,
+with which label volumes are read too, and ``beside(path, root)``: the file that holds the voxels
+where the header lies alone, else None. Voxel indices count from 0, at voxel centres. Patient
 coordinates are in mm, left-posterior-superior (DICOM PS3.3, C.7.6.2.1.1).
 """
 
@@ -14,6 +15,7 @@ import dataclasses
 import importlib
 import os
 import pathlib
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,8 +65,8 @@ class Source(Study):
     name, files
         See :class:`data_prep.runner.Study`.
     parts : tuple of str
-        What each of the files is: "image" (one or, for a DICOM series, many), "data" (of a header
-        beside it), "labels", "points", "subjects".
+        What each of the files is: "image" (one or, for a DICOM series, many), "data" (voxels of a
+        header beside it, of the image or of labels), "labels", "points", "subjects".
     kind : str
         Module of this package that reads it.
     root : pathlib.Path
@@ -240,9 +242,22 @@ def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
     Unusable
         If the header cannot be read, or its volume cannot be.
     """
+    return _module(path).open_grid(path, root)
+
+
+def data_files(path: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
+    """The file that holds the voxels of a header, none where it is the same or cannot be found."""
+    try:
+        found = _module(path).beside(path, root) if path.is_file() and inside(path, root) else None
+    except Unusable:  # said when the volume is read
+        return []
+    return [] if found is None else [found]
+
+
+def _module(path: pathlib.Path) -> types.ModuleType:
     for module in of_kind("ct").values():
         if volume_suffix(path) in getattr(module, "SUFFIXES", ()):
-            return module.open_grid(path, root)
+            return module
     raise Unusable(f"{path.name} is no volume file")
 
 

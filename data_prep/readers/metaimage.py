@@ -48,6 +48,23 @@ def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
         return _grid(path, root, *_header(path))
 
 
+def beside(path: pathlib.Path, root: pathlib.Path) -> pathlib.Path | None:
+    """The file of voxels that a header names, None where they are in the same file.
+
+    Raises
+    ------
+    Unusable
+        If the header is damaged, or the file cannot be used.
+    """
+    with _grids.header(path, "MetaImage"):
+        return _beside(path, root, _header(path)[0])
+
+
+def _beside(path: pathlib.Path, root: pathlib.Path, header: dict[str, str]) -> pathlib.Path | None:
+    name = header["ElementDataFile"]
+    return None if name.upper() == "LOCAL" else _volumes.data_file(path, root, name)
+
+
 def _header(path: pathlib.Path) -> tuple[dict[str, str], int]:
     """Fields by name, and the byte at which the header ends."""
     fields: dict[str, str] = {}
@@ -73,9 +90,8 @@ def _grid(path: pathlib.Path, root: pathlib.Path, header: dict[str, str], start:
     order = header.get("BinaryDataByteOrderMSB", header.get("ElementByteOrderMSB", "False"))
     dtype = np.dtype(kind).newbyteorder(">" if _is_true(order) else "<")
     packing = "zlib" if _is_true(header.get("CompressedData", "False")) else "raw"
-    name = header["ElementDataFile"]
-    if name.upper() != "LOCAL":
-        path, start = _volumes.data_file(path, root, name), 0
+    if data := _beside(path, root, header):
+        path, start = data, 0
     skip = int(header.get("HeaderSize", 0))
     if skip == -1 and packing == "raw":  # the voxels are the last bytes of the file
         start = -int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

@@ -49,6 +49,17 @@ def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
         return _grid(path, root, header, packing)
 
 
+def beside(path: pathlib.Path, root: pathlib.Path) -> pathlib.Path | None:
+    """The file of voxels of a header that lies alone, else None.
+
+    Raises
+    ------
+    Unusable
+        If it is missing.
+    """
+    return _image_beside(path, root)[0] if ".hdr" in _volumes.volume_suffix(path) else None
+
+
 def _grid(path: pathlib.Path, root: pathlib.Path, header, packing: str) -> Grid:
     shape = tuple(header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:

@@ -52,18 +52,40 @@ def open_grid(path: pathlib.Path, root: pathlib.Path) -> Grid:
     Unusable
         If it is damaged, or no volume of real numbers.
     """
+    with _grids.header(path, "NRRD"):
+        return _grid(path, root, *_header(path))
+
+
+def beside(path: pathlib.Path, root: pathlib.Path) -> pathlib.Path | None:
+    """The file of voxels that a header names, None where they are in the same file.
+
+    Raises
+    ------
+    Unusable
+        If the header is damaged, or the file cannot be used.
+    """
+    with _grids.header(path, "NRRD"):
+        return _beside(path, root, _header(path)[0])
+
+
+def _beside(path: pathlib.Path, root: pathlib.Path, header: dict) -> pathlib.Path | None:
+    name = header.get("data file", header.get("datafile"))
+    return None if name is None else _volumes.data_file(path, root, str(name))
+
+
+def _header(path: pathlib.Path) -> tuple[dict, int]:
+    """Fields by name, and the byte at which the header ends."""
     import nrrd
 
-    with _grids.header(path, "NRRD"):
-        with path.open("rb") as file:
-            head = file.read(MAX_HEADER)
-        if not head.startswith(b"NRRD"):
-            raise Unusable("it does not begin as a NRRD file does")
-        ends = [head.find(end) + len(end) for end in (b"\n\n", b"\r\n\r\n") if end in head]
-        if not ends and len(head) == MAX_HEADER:
-            raise Unusable("the NRRD header has no end")
-        start = min(ends, default=len(head))
-        return _grid(path, root, nrrd.read_header(io.BytesIO(head[:start])), start)
+    with path.open("rb") as file:
+        head = file.read(MAX_HEADER)
+    if not head.startswith(b"NRRD"):
+        raise Unusable("it does not begin as a NRRD file does")
+    ends = [head.find(end) + len(end) for end in (b"\n\n", b"\r\n\r\n") if end in head]
+    if not ends and len(head) == MAX_HEADER:
+        raise Unusable("the NRRD header has no end")
+    start = min(ends, default=len(head))
+    return nrrd.read_header(io.BytesIO(head[:start])), start
 
 
 def _grid(path: pathlib.Path, root: pathlib.Path, header: dict, start: int) -> Grid:
@@ -77,9 +99,8 @@ def _grid(path: pathlib.Path, root: pathlib.Path, header: dict, start: int) -> G
     packing = PACKINGS.get(header["encoding"].lower())
     if packing is None:
         raise Unusable("its voxels are stored as text: save it with encoding raw or gzip")
-    detached = header.get("data file", header.get("datafile"))
-    if detached is not None:
-        path, start = _volumes.data_file(path, root, str(detached)), 0
+    if data := _beside(path, root, header):
+        path, start = data, 0
     skip = int(header.get("byte skip", header.get("byteskip", 0)))
     if int(header.get("line skip", header.get("lineskip", 0))) or skip < -1:
         raise Unusable("its voxels begin at an odd place (line skip, byte skip)")

@@ -150,6 +150,36 @@ def test_label_volumes_in_a_folder_of_two_series(tmp_path, label):
         assert source.paths("labels") == () and "several series lie" in source.problem
 
 
+@pytest.mark.parametrize("suffix", ["mhd", "nhdr", "hdr"])
+def test_files_of_voxels_count_as_the_sources_own(tmp_path, suffix):
+    """Of images and of labels, whatever their names: a change of any is a change of the input."""
+    if suffix == "hdr":
+        test_nifti.write(tmp_path / "a.hdr", kind=nibabel.Nifti1Pair)
+        test_nifti.write(tmp_path / "labels" / "a.hdr", marked(), kind=nibabel.Nifti1Pair)
+        data = ["a.img", "labels/a.img"]
+    elif suffix == "mhd":
+        test_metaimage.write(tmp_path / "a.mhd", data="other.raw")
+        (tmp_path / "a.raw").rename(tmp_path / "other.raw")
+        values = marked().astype(np.int16)
+        test_metaimage.write(tmp_path / "labels" / "a.mhd", values, data="b.raw")
+        (tmp_path / "labels" / "a.raw").rename(tmp_path / "labels" / "b.raw")
+        data = ["other.raw", "labels/b.raw"]
+    else:
+        test_nrrd_ct.write(tmp_path / "a.nhdr", encoding="raw")
+        test_nrrd_ct.write(tmp_path / "labels" / "a.nhdr", marked(), encoding="raw")
+        for folder in (tmp_path, tmp_path / "labels"):
+            head = (folder / "a.nhdr").read_bytes()
+            (folder / "a.nhdr").write_bytes(head.replace(b"a.raw", b"b.raw"))
+            (folder / "a.raw").rename(folder / "b.raw")
+        data = ["b.raw", "labels/b.raw"]
+    (source,) = _volumes.find(tmp_path)
+    assert set(source.files) == {
+        tmp_path / name for name in (f"a.{suffix}", f"labels/a.{suffix}", *data)
+    }
+    assert set(source.paths("data")) == {tmp_path / name for name in data}
+    assert lesions(tmp_path).count == 3
+
+
 def test_several_label_volumes_are_refused(tmp_path):
     test_nifti.write(tmp_path / "a.nii.gz")
     for name in ("a_mask.nii.gz", "a_label.nii.gz"):
