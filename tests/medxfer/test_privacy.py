@@ -274,7 +274,8 @@ def test_no_identifier_reaches_any_output(tmp_path, name, any_value, capsys):
         driver.close()
     if name == "classify":  # a study's artefacts come from its runs, whatever the app
         words = [app, f"--data={data}", f"--output={out / 'study'}", f"--model={networks.NAME}",
-                 "--weights=none", "--epochs=1", "--depths=fc2", "--inits=msra", "--fractions=1"]  # fmt: skip
+                 "--weights=none", "--epochs=1", "--depths=fc2", "--inits=msra",
+                 "--fractions=1"]  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-m", "tests.testing.drive_study", *words],
             env=os.environ | {"MEDXFER_CACHE": str(out / "cache")},
