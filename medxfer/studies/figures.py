@@ -92,7 +92,7 @@ def figures(app: ModuleType, gathered: Gathered, batches: Mapping[str, int]) -> 
     if scatter := _validation_and_test(gathered):
         drawn["validation_and_test"] = (
             validation_and_test(scatter, gathered.full.measures.primary, looks),
-            "Does the validation score tell which depth is good? Mean over seeds of each method, "
+            "Does the validation score tell which method is good? Mean over seeds of each method, "
             f"training data {gathered.full.text}; bars: 95 % intervals by bootstrap over "
             f"{gathered.full.measures.clusters} test subjects.",
         )
@@ -212,6 +212,7 @@ def gains(rows: Sequence[strategies.Row], merit: str) -> Figure:
         axis.set_yticks(range(len(names)), names)
         axis.grid(axis="x", color="#E4E4E4", linewidth=0.6)
         axis.set(title=model, ylim=(len(names) - 0.5, -0.5))
+        axis.locator_params(axis="x", nbins=5)
         axis.set_axisbelow(True)
     figure.supxlabel(f"Gain in {report._titled(merit)} over full fine-tuning", fontsize="medium")
     return figure
