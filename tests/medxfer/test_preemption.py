@@ -2,7 +2,13 @@
 
 import dataclasses
 import os
+import pathlib
+import re
 import signal
+import subprocess
+import sys
+import textwrap
+import time
 
 import pytest
 
@@ -100,3 +106,34 @@ def test_within_a_command_a_signal_is_obeyed_at_once():
         ask()
         reached.append("more")
     assert not reached
+
+
+@pytest.mark.parametrize(("status", "requeued"), [(75, True), (0, False), (2, False)])
+def test_the_job_of_the_readme_waits_for_the_checkpoint_and_is_queued_again(
+    tmp_path, status, requeued
+):
+    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+    (script,) = re.findall(r"```\n(#SBATCH --signal=B:TERM@60.*?)```", readme, re.DOTALL)
+    training = f"""
+        import pathlib, signal, time
+        signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), exit({status})))
+        pathlib.Path("begun").touch()
+        time.sleep(60)
+    """
+    commands = {
+        "python": f"exec {sys.executable} -c '{textwrap.dedent(training)}'",
+        "scontrol": 'echo "$@" > queued',
+    }
+    for name, body in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    around = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17"}
+    job = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, env=os.environ | around)
+    while not (tmp_path / "begun").exists():
+        assert job.poll() is None
+        time.sleep(0.02)
+    job.terminate()
+    job.wait(60)
+    assert (tmp_path / "queued").exists() == requeued
+    if requeued:
+        assert (tmp_path / "queued").read_text() == "requeue 17\n"
