@@ -139,7 +139,7 @@ def take(folder: pathlib.Path, name: str, age: float = AGE) -> Claim | None:
     about["token"] = secrets.token_hex(8)
     claim = Claim(folder, name, last + 1, {**about, **process(os.getpid())})
     try:
-        _write(folder, claim.content, claim.path, _link)
+        _write(folder, claim.content, claim.path, link)
     except FileExistsError:
         return None
     # Another may have looked so long ago that files have come or gone since: this process or the
@@ -314,8 +314,14 @@ def _write(folder: pathlib.Path, content: dict, path: pathlib.Path, place) -> No
             os.unlink(partial)
 
 
-def _link(partial: str, path: pathlib.Path) -> None:
-    """Give a file its name unless another has it; also where there are no hard links."""
+def link(partial: str, path: pathlib.Path) -> None:
+    """Give a file its name unless another has it; also where there are no hard links.
+
+    Raises
+    ------
+    FileExistsError
+        If another has it.
+    """
     try:
         os.link(partial, path)
     except FileExistsError:

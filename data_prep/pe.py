@@ -11,14 +11,16 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
 import secrets
+import tempfile
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 from absl import flags
 
-from data_prep import command, shards, splits
+from data_prep import command, locks, shards, splits
 from data_prep.errors import UserError
 from data_prep.readers._images import Unusable
 from data_prep.records import Example
@@ -304,18 +306,34 @@ def kept_key(output: pathlib.Path) -> bytes:
     """Secret key of the pseudonyms beside the output, ``OUTPUT.key``; made if absent.
 
     CT studies carry identifiers that are easily guessed, so the seed will not do as a key.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written, or is empty.
     """
     place = output.with_name(f"{output.name}.key")
     try:
-        with place.open("x") as file:
-            place.chmod(0o600)
-            file.write(secrets.token_hex(32) + "\n")
+        if not place.exists():
+            descriptor, partial = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}-")
+            try:
+                with open(descriptor, "w") as file:  # for its owner alone
+                    file.write(secrets.token_hex(32) + "\n")
+                locks.link(partial, place)
+                place.chmod(0o600)
+            finally:
+                os.unlink(partial)
     except FileExistsError:
-        pass
+        pass  # another process was first
     except OSError as error:
         raise UserError(
             f"{place} cannot be written ({error.strerror}): choose --output."
         ) from error
+    if not place.stat().st_size:
+        raise UserError(
+            f"{place} is empty, so the key of the pseudonyms is lost. If no dataset was made with "
+            "it, delete the file and start again."
+        )
     return splits.secret_key(f"@{place}", 0)
 
 

@@ -50,7 +50,9 @@ def secret_key(text: str | None, seed: int) -> bytes:
         except OSError as error:
             raise UserError(f"--pseudonym_key={text} cannot be read: {error.strerror}.") from error
     if not key:
-        raise UserError("--pseudonym_key is empty: give a secret text, or @FILE that holds one.")
+        raise UserError(
+            f"--pseudonym_key={text} is empty: give a secret text, or @FILE that holds one."
+        )
     return key
 
 

@@ -1,6 +1,7 @@
 """Candidate emboli to records: which embolus a candidate lies in, and what is written of it."""
 
 import dataclasses
+import errno
 import pathlib
 
 import numpy as np
@@ -139,3 +140,21 @@ def test_parts_are_those_of_the_volumes_that_may_be_used(study, tmp_path):
     assert {s: part for s, part in found.items() if s in known} == options.assign(known)
     assert len(found) == 12
     assert set(pe.assign([bare, wrong], options).values()) == {"train"}
+
+
+def test_a_full_disk_leaves_no_empty_key(tmp_path, monkeypatch):
+    def full(count):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pe.secrets, "token_hex", full)
+        with pytest.raises(UserError, match="data.key cannot be written"):
+            pe.kept_key(tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+    key = pe.kept_key(tmp_path / "data")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.key"]
+    assert (tmp_path / "data.key").stat().st_mode & 0o777 == 0o600
+    assert len(key) == 64 and pe.kept_key(tmp_path / "data") == key
+    (tmp_path / "data.key").write_text("")
+    with pytest.raises(UserError, match="data.key is empty.*delete the file"):
+        pe.kept_key(tmp_path / "data")
