@@ -19,7 +19,7 @@ from absl import logging
 from pydicom.uid import UID
 from tqdm import tqdm
 
-from data_prep.readers import _grids, _lesions, _slices, _volumes
+from data_prep.readers import _deflated, _grids, _lesions, _slices, _volumes
 from data_prep.readers._images import Unusable
 from data_prep.readers._slices import Slice
 from data_prep.readers._volumes import Options, Source, Volume
@@ -105,7 +105,7 @@ def read(source: Source) -> Volume:
     ends: list[tuple[float, float]] = []
     spare = np.empty(shape[1:], np.int16)
     repeated, padded = 0, False
-    pixels = _Pixels(slices)
+    pixels = _Pixels()
     for number, place in enumerate(stack.places):
         for repeat, piece in enumerate(place):
             out = spare if repeat else hu[number]
@@ -130,8 +130,7 @@ def read(source: Source) -> Volume:
 class _Pixels:
     """Pixels of slices in HU; of a file with many frames the data set is kept open."""
 
-    def __init__(self, slices: list[Slice]) -> None:
-        self._frames = {piece.path: piece.frame + 1 for piece in slices}
+    def __init__(self) -> None:
         self._path: pathlib.Path | None = None
         self._data = pydicom.Dataset()
 
@@ -255,7 +254,7 @@ def is_dicom(path: pathlib.Path) -> bool:
 
 def _head(path: pathlib.Path) -> dict[str, str]:
     """Keyword of ``TAGS`` -> its value as text; several values are parted by a backslash."""
-    with path.open("rb") as file, _slices.quiet():
+    with _deflated.open_head(path) as file, _slices.quiet():
         data = pydicom.filereader.read_partial(
             file,
             stop_when=lambda tag, vr, length: tag > LAST_TAG,

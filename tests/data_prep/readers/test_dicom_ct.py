@@ -1,5 +1,6 @@
 import os
 import shutil
+import zlib
 
 import numpy as np
 import pydicom
@@ -7,6 +8,7 @@ import pytest
 from absl import logging
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
@@ -18,7 +20,7 @@ from pydicom.uid import (
 
 from data_prep import runner
 from data_prep.errors import UserError
-from data_prep.readers import _volumes, of_kind
+from data_prep.readers import _deflated, _volumes, of_kind
 from data_prep.readers._images import Unusable
 from data_prep.readers._volumes import Options
 from tests.data_prep.readers import test_nifti
@@ -392,6 +394,32 @@ def test_padding_range(tmp_path):
 def test_display_settings_do_not_touch_hounsfield_units(tmp_path):
     series(tmp_path / "study", PhotometricInterpretation="MONOCHROME1", WindowWidth=1)
     np.testing.assert_array_equal(read(tmp_path).hu, chest())
+
+
+def test_of_deflated_elements_only_the_first_are_unpacked_to_find_a_series(tmp_path, monkeypatch):
+    for path in series(tmp_path / "study"):
+        data = pydicom.dcmread(path)
+        data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        data.save_as(path, enforce_file_format=True)
+    content = path.read_bytes()
+    start = 144 + int.from_bytes(content[140:144], "little")
+    np.testing.assert_array_equal(read(tmp_path).hu, chest())
+    seen = []
+    parse = pydicom.filereader.read_partial
+
+    def counted(file, *args, **options):
+        seen.append(len(zlib.decompress(file.getvalue()[start:], -zlib.MAX_WBITS)))
+        return parse(file, *args, **options)
+
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    # Empty patients' names without end, of which a kilobyte is a megabyte.
+    names = bytes.fromhex("1000 1000 504e 0000") * (8 << 17)
+    path.write_bytes(content[:start] + packer.compress(names) + packer.flush())
+    monkeypatch.setattr(pydicom.filereader, "read_partial", counted)
+    monkeypatch.setattr(_deflated, "HEAD", 1 << 16)
+    (source,) = _volumes.find(tmp_path)
+    assert len(source.files) == SHAPE[0] - 1
+    assert max(seen) == 1 << 16
 
 
 def test_fractional_and_changing_rescale(tmp_path):
