@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 import keras
@@ -30,6 +31,9 @@ _LOST = (
     tf.errors.DeadlineExceededError,
     tf.errors.InternalError,
 )
+
+#: What names the traffic between processes in TensorFlow's messages.
+_BETWEEN = re.compile("collective|nccl|grpc", re.IGNORECASE)
 
 _SEED_STRIDE = 1_000_003  # a prime far above the number of layers
 
@@ -129,11 +133,37 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
     except _LOST as error:
         if process(strategy)[1] == 1:
             raise
-        logging.debug("%s", error)
+        # A fault of this process' own, as of a graphics library, can have the same type.
+        if isinstance(error, tf.errors.InternalError) and not _BETWEEN.search(str(error)):
+            raise
+        logging.warning("%s", error)
         raise signals.Terminated(
             "Another worker ended or cannot be reached, so this one ends, too; start all of them "
             "again"
         ) from error
+
+
+@contextlib.contextmanager
+def agreed(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """A block that ends well in every process or fails in all; every process waits for all.
+
+    Where one found something for the user to mend, the others must not ask to be started again.
+
+    Raises
+    ------
+    UserError
+        If the block of this or of another process raised one.
+    """
+    own = None
+    try:
+        yield
+    except UserError as error:
+        own = error
+    failed = sum_over_processes(strategy, np.array([own is not None], np.float32))
+    if own is not None:
+        raise own
+    if failed.any():
+        raise UserError("Another worker cannot take part; what it says itself tells what to mend.")
 
 
 def process(strategy: tf.distribute.Strategy) -> tuple[int, int]:

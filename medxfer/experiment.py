@@ -119,10 +119,17 @@ def train(
         len(set(validation_part.subjects)),
     )
     chief = distribution.is_chief(strategy)
-    alone = run.hold() if chief else contextlib.nullcontext()
-    with distribution.together(strategy), alone:
-        run.begin(config)  # not before data and weights are known to be good
-        run.require_inputs(folder.fingerprint, built.weights.sha256 or "")
+    inputs = folder.fingerprint, built.weights.sha256 or ""
+    with distribution.together(strategy), contextlib.ExitStack() as held:
+        with distribution.agreed(strategy):
+            if chief:
+                held.enter_context(run.hold())
+                run.begin(config)  # not before data and weights are known to be good
+                run.require_inputs(*inputs)
+        with distribution.agreed(strategy):
+            if not chief:  # it finds what the chief has written
+                run.check(config)
+                run.require_inputs(*inputs, write=False)
         built, card = _fit(config, run, built, folder, train_part, validation_part, strategy, share)
         if not chief:
             return {}

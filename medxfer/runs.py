@@ -134,13 +134,15 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             config.save(place)
 
-    def require_inputs(self, data: str, weights: str) -> None:
+    def require_inputs(self, data: str, weights: str, write: bool = True) -> None:
         """Make sure that an interrupted run goes on with the data and weights it began with.
 
         Parameters
         ----------
         data, weights : str
             Fingerprint of the records, and hash of the weights that were loaded, if any.
+        write : bool
+            Note them where the run has only begun; of several processes one does that.
 
         Raises
         ------
@@ -151,7 +153,8 @@ class RunFolder:
         try:
             earlier = json.loads((self.path / "inputs.json").read_text())
         except (OSError, ValueError):
-            self.write_json("inputs.json", given)
+            if write:
+                self.write_json("inputs.json", given)
             return
         changed = [name for name, value in given.items() if earlier.get(name) != value]
         if changed:
@@ -182,7 +185,8 @@ class RunFolder:
 
     def _is_blank(self) -> bool:
         """Whether nothing is there but what an interruption of :meth:`begin` may leave."""
-        left = {"config.partial", locks.FOLDER}
+        # The last appears while a worker looks that is not the one who writes it.
+        left = {"config.partial", locks.FOLDER, "config.json"}
         return all(found.name in left for found in self.path.iterdir())
 
     def write_json(self, name: str, content: Mapping) -> pathlib.Path:

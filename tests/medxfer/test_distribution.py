@@ -161,6 +161,61 @@ def test_where_one_process_dies_the_other_ends_and_both_go_on(tmp_path, alone):
     assert_two_workers_same_as_alone(tmp_path, alone)
 
 
+AGREE = """
+import sys
+from data_prep.errors import UserError
+from medxfer import distribution
+
+strategy = distribution.strategy("multi_worker")
+for refused in (None, 0, 1):
+    try:
+        with distribution.agreed(strategy):
+            if distribution.process(strategy)[0] == refused:
+                raise UserError("The folder is in use.")
+        print("agreed")
+    except UserError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_what_one_process_refuses_all_refuse():
+    addresses = [f"localhost:{port}" for port in free_ports(2)]
+    cluster = {"cluster": {"worker": addresses}}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", AGREE],
+            env=os.environ | {
+                "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "",
+                "TF_CONFIG": json.dumps(cluster | {"task": {"type": "worker", "index": index}}),
+            },
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=SECONDS) for process in processes]
+    own = "The folder is in use."
+    other = "Another worker cannot take part; what it says itself tells what to mend."
+    assert said[0][0].splitlines() == ["agreed", own, other], said[0][1]
+    assert said[1][0].splitlines() == ["agreed", other, own], said[1][1]
+
+
+def test_only_what_fails_between_processes_asks_for_another_start(monkeypatch, caplog):
+    monkeypatch.setattr(distribution, "process", lambda strategy: (1, 2))
+    own = tf.errors.InternalError(None, None, "cuDNN launch failure: input shape [50,96,27,27]")
+    with pytest.raises(tf.errors.InternalError), distribution.together(None):
+        raise own
+    for lost in (
+        tf.errors.InternalError(None, None, "NCCL: unhandled system error"),
+        tf.errors.UnavailableError(None, None, "Connection reset by peer"),
+    ):
+        caplog.clear()
+        with pytest.raises(signals.Terminated, match="Another worker"), distribution.together(None):
+            raise lost
+        (record,) = caplog.records  # the cause is said
+        assert record.levelname == "WARNING" and lost.message in record.getMessage()
+
+
 def test_tasks_of_slurm_are_workers(monkeypatch):
     step = {
         "SLURM_PROCID": "4",

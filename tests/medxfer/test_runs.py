@@ -188,3 +188,28 @@ def test_assets_are_kept_with_the_run(tmp_path):
     run.keep({"detector.npz": source})
     assert names(run.assets) == ["detector.npz"]
     assert (run.assets / "detector.npz").read_bytes() == b"trees"
+
+
+def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path):
+    run = runs.RunFolder(tmp_path / "run")
+    run.require_inputs("a", "b", write=False)
+    assert not run.path.exists()
+    run.begin(CONFIG)
+    run.require_inputs("a", "b")
+    run.require_inputs("a", "b", write=False)
+    with pytest.raises(UserError, match="began with other weights"):
+        run.require_inputs("a", "c", write=False)
+
+
+def test_a_worker_may_look_while_the_chief_writes(tmp_path, monkeypatch):
+    run = runs.RunFolder(tmp_path)
+    exists = pathlib.Path.exists
+
+    def before(path, **options):
+        found = exists(path, **options)
+        if path.name == "config.json" and not found:
+            CONFIG.save(path)  # by the chief, just after the look
+        return found
+
+    monkeypatch.setattr(pathlib.Path, "exists", before)
+    run.check(CONFIG)
