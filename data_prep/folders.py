@@ -1,10 +1,11 @@
 """Folders that appear whole or not at all, and outputs that must be new."""
 
+import contextlib
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import flags
 
@@ -18,20 +19,15 @@ def ensure(cache: pathlib.Path, name: str, write: Callable[[pathlib.Path], None]
 
     It appears whole or not at all, also where several processes ask at once.
     """
-    cache = pathlib.Path(cache)
-    target = cache / name
+    target = pathlib.Path(cache) / name
     if not target.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}.", dir=cache))
         try:
-            write(partial)
-            os.chmod(partial, 0o755)
-            partial.rename(target)
+            with _partial(target) as partial:
+                write(partial)
+                partial.rename(target)
         except OSError:
             if not target.is_dir():  # else another process was first
                 raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
@@ -41,15 +37,41 @@ def define_output() -> None:
     flags.DEFINE_integer("seed", 0, "The same seed gives the same bytes.", 0, 2**31 - 1)
 
 
-def new_output() -> pathlib.Path:
-    """The folder of ``--output``.
+@contextlib.contextmanager
+def new_output() -> Iterator[pathlib.Path]:
+    """Folder to write; what is in it at the end of the block is that of ``--output``.
+
+    Which appears whole or not at all: a part of a set of studies would be taken for a set.
 
     Raises
     ------
     UserError
-        If it exists and is not an empty folder.
+        If ``--output`` exists and is not an empty folder.
     """
-    folder = pathlib.Path(flags.FLAGS.output)
+    target = pathlib.Path(flags.FLAGS.output).absolute()
+    _require_empty(target)
+    with _partial(target) as partial:
+        yield partial
+        if target.exists():  # a disk may be mounted there, or the user's shell be in it
+            _require_empty(target)
+            for entry in sorted(partial.iterdir()):
+                shutil.move(entry, target / entry.name)
+        else:
+            partial.rename(target)
+
+
+def _require_empty(folder: pathlib.Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--output={folder} exists and is not an empty folder: choose another.")
-    return folder
+
+
+@contextlib.contextmanager
+def _partial(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder beside ``target``, to be filled and renamed; deleted if it is not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        os.chmod(partial, 0o755)
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

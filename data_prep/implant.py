@@ -371,20 +371,20 @@ def summary(report: dict) -> str:
 def main() -> None:
     """Implant what the flags ask for."""
     values = flags.FLAGS
-    output = folders.new_output()
-    scan = read_scan(pathlib.Path(values.ct), pathlib.Path(values.arteries))
-    shapes, dropped = clot_shapes.read_shapes(pathlib.Path(values.emboli))
-    report = generate(
-        scan,
-        shapes,
-        output,
-        values.patients,
-        values.emboli_per_patient,
-        values.seed,
-        len(dropped),
-    )
+    with folders.new_output() as output:
+        scan = read_scan(pathlib.Path(values.ct), pathlib.Path(values.arteries))
+        shapes, dropped = clot_shapes.read_shapes(pathlib.Path(values.emboli))
+        report = generate(
+            scan,
+            shapes,
+            output,
+            values.patients,
+            values.emboli_per_patient,
+            values.seed,
+            len(dropped),
+        )
     print(summary(report))
-    print(f"IMPLANTED emboli, not scans of patients with embolism: {output}")
+    print(f"IMPLANTED emboli, not scans of patients with embolism: {values.output}")
 
 
 if __name__ == "__main__":

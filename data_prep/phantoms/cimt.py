@@ -283,10 +283,11 @@ def _write(path: pathlib.Path, heading: tuple[str, ...], rows: list[tuple]) -> N
 def main() -> None:
     """Write the phantom that the flags ask for."""
     values = flags.FLAGS
-    folder = folders.new_output()
-    generate(folder, values.seed, values.subjects, values.images_per_subject)
+    with folders.new_output() as folder:
+        generate(folder, values.seed, values.subjects, values.images_per_subject)
     count = values.subjects * values.images_per_subject
-    print(f"{count} images written: {folder}. Next: python -m data_prep.cimt --input={folder}")
+    print(f"{count} images written: {values.output}.")
+    print(f"Next: python -m data_prep.cimt --input={values.output}")
 
 
 if __name__ == "__main__":

@@ -222,10 +222,10 @@ def _cover(
 def main() -> None:
     """Write the phantom that the flags ask for."""
     values = flags.FLAGS
-    folder = folders.new_output()
-    generate(folder, values.seed, values.subjects, values.multilabel, values.classes)
-    print(f"Images of {values.subjects} subjects written: {folder}.")
-    print(f"Next: python -m data_prep.classify --input={folder}")
+    with folders.new_output() as folder:
+        generate(folder, values.seed, values.subjects, values.multilabel, values.classes)
+    print(f"Images of {values.subjects} subjects written: {values.output}.")
+    print(f"Next: python -m data_prep.classify --input={values.output}")
 
 
 if __name__ == "__main__":

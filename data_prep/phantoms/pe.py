@@ -281,10 +281,10 @@ def _generate(folder: pathlib.Path, seed: int, number: int) -> None:
 def main() -> None:
     """Write the phantom that the flags ask for."""
     values = flags.FLAGS
-    folder = folders.new_output()
-    generate(folder, values.seed, values.patients)
-    print(f"{values.patients} series written: {folder}.")
-    print(f"Next: python -m data_prep.pe --input={folder}")
+    with folders.new_output() as folder:
+        generate(folder, values.seed, values.patients)
+    print(f"{values.patients} series written: {values.output}.")
+    print(f"Next: python -m data_prep.pe --input={values.output}")
 
 
 if __name__ == "__main__":

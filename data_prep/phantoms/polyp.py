@@ -149,10 +149,10 @@ def _visible(mask: np.ndarray, processor: _endoscope.Processor) -> np.ndarray:
 def main() -> None:
     """Write the phantom that the flags ask for."""
     values = flags.FLAGS
-    folder = folders.new_output()
-    generate(folder, values.seed, values.videos, values.frames)
-    print(f"{values.videos} videos written: {folder}.")
-    print(f"Next: python -m data_prep.polyp --input={folder}")
+    with folders.new_output() as folder:
+        generate(folder, values.seed, values.videos, values.frames)
+    print(f"{values.videos} videos written: {values.output}.")
+    print(f"Next: python -m data_prep.polyp --input={values.output}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pathlib
 import pkgutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -50,6 +51,33 @@ def test_an_input_that_is_not_there_is_one_line(app, tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and "absent" in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_raw_studies_appear_all_at_once(tmp_path):
+    """A part of the set that a killed command left would be taken for the set."""
+    name, out = "data_prep.phantoms.cimt", tmp_path / "out"
+    line = [sys.executable, "-m", name, f"--output={out}", "--subjects=2000"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not list(tmp_path.rglob("*.png")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    assert not out.exists()
+    process.terminate()
+    process.communicate()
+    assert process.returncode == 75 and list(tmp_path.iterdir()) == []
+    done = shell(name, f"--output={out}", "--subjects=1")
+    assert done.returncode == 0 and f"images written: {out}." in done.stdout
+    assert (out / "studies.csv").is_file() and list(tmp_path.iterdir()) == [out]
+    refused = shell(name, f"--output={out}")
+    assert refused.returncode == 2 and "is not an empty folder" in refused.stderr
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    before = empty.stat().st_ino  # a disk may be mounted there
+    assert shell(name, f"--output={empty}", "--subjects=1").returncode == 0
+    assert empty.stat().st_ino == before
+    names = [{path.relative_to(each) for path in each.rglob("*")} for each in (out, empty)]
+    assert names[0] == names[1] and len(names[0]) > 3
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "out"}
 
 
 SMALL = {
