@@ -16,7 +16,7 @@ from data_prep.candidates import embolus, vessel
 from data_prep.errors import UserError
 from data_prep.readers import _slices, _volumes
 from data_prep.readers._images import Unusable
-from data_prep.readers._volumes import Source
+from data_prep.readers._volumes import Options, Source
 from medxfer.apps._detection import Scorer
 from medxfer.apps._options import NO_OPTIONS, PredictOptions
 
@@ -29,20 +29,27 @@ COLUMNS = ("x_mm", "y_mm", "z_mm", "voxel_x", "voxel_y", "voxel_z", "volume_mm3"
 
 #: Volumes that :func:`raw_inputs` found, by the path it gave them.
 _found: dict[pathlib.Path, Source] = {}
+#: Those of them that call themselves derived.
+_derived: set[pathlib.Path] = set()
 
 
 def raw_inputs(source: pathlib.Path) -> list[pathlib.Path]:
     """Folders of DICOM series and files of volumes.
 
     A series is called by its folder or, if other files that are read lie there too or it lies in
-    several folders, by one of its files.
+    several folders, by one of its files. Series that call themselves derived are taken where there
+    is nothing else: most studies hold some beside the originals, made of them.
     """
     if source.is_file():
         return [source]
-    try:
-        volumes = _volumes.search(source)
-    except UserError as error:
-        logging.warning("%s", error)
+    for derived in (False, True):
+        try:
+            volumes = _volumes.search(source, Options(derived=derived))
+            break
+        except UserError as error:
+            problem = error
+    else:
+        logging.warning("%s", problem)
         return []
     folders = [{path.parent for path in volume.paths("image")} for volume in volumes]
     crowd = collections.Counter(itertools.chain.from_iterable(folders))
@@ -52,6 +59,7 @@ def raw_inputs(source: pathlib.Path) -> list[pathlib.Path]:
         alone = volume.kind == "dicom_ct" and len(places) == 1 and crowd[first.parent] == 1
         named[first.parent if alone else first] = volume
     _found.update(named)
+    (_derived.update if derived else _derived.difference_update)(named)
     return sorted(named)
 
 
@@ -76,7 +84,8 @@ def predict(
         A folder that holds one DICOM series, or a file.
     scorer : Scorer
     settings : mapping
-        Of the records that the network learnt from: ``patch``, ``top_k``, ``test_patches``.
+        Of the records that the network learnt from: ``patch``, ``top_k``, ``test_patches``, and
+        ``derived`` if series that call themselves so were read.
     name, output : str, pathlib.Path
         Stem and folder of the files written.
     options : PredictOptions
@@ -87,7 +96,12 @@ def predict(
     UserError
         If there is no volume or more than one, or it cannot be used.
     """
-    source = _found.get(path) or _only(path)
+    known = settings.get("derived", False)
+    if path in _derived and not known:
+        raise UserError(
+            "it calls itself derived (ImageType), and the network learnt from series that do not"
+        )
+    source = _found.get(path) or _only(path, Options(derived=known))
     try:
         volume = _volumes.read(source)
         how_many = embolus.Settings(most=settings["top_k"])
@@ -134,12 +148,11 @@ def describe(found: Mapping) -> str:
     )
 
 
-def _only(path: pathlib.Path) -> Source:
+def _only(path: pathlib.Path, options: Options) -> Source:
     path = path.resolve()
-    if path.is_dir():
-        found = _volumes.search(path)
-    else:
-        found = [each for each in _volumes.search(path.parent) if path in each.paths("image")]
+    found = _volumes.search(path if path.is_dir() else path.parent, options)
+    if not path.is_dir():
+        found = [each for each in found if path in each.paths("image")]
     if len(found) != 1:
         raise UserError(f"{path.name} holds {len(found)} CT volumes; give one at a time")
     return found[0]

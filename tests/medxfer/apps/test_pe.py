@@ -137,6 +137,20 @@ def test_a_series_without_preambles_is_predicted(tmp_path, monkeypatch):
     assert content["series_uid_sha256"] == hashlib.sha256(b"1.2.3.4").hexdigest()
 
 
+def test_derived_series_are_predicted_by_a_network_that_learnt_from_such(tmp_path, monkeypatch):
+    paths = synthetic_ct.series(tmp_path / "in" / "a", ImageType=["DERIVED", "PRIMARY"])
+    monkeypatch.setattr(embolus, "find", lambda *_, **__: [])
+    settings = {"patch": 32, "top_k": 10, "test_patches": 3}
+    (folder,) = pe.raw_inputs(tmp_path / "in")
+    with pytest.raises(UserError, match="calls itself derived"):
+        pe.predict(folder, None, settings, "a", tmp_path)
+    for path in (folder, paths[0]):
+        found = pe.predict(path, None, settings | {"derived": True}, "a", tmp_path)
+        assert found["candidates"] == 0
+    synthetic_ct.series(tmp_path / "in" / "b", SeriesInstanceUID="1.2.3.5")
+    assert pe.raw_inputs(tmp_path / "in") == [folder.with_name("b")]
+
+
 def test_the_key_is_kept_beside_the_output(tmp_path):
     output = pathlib.Path(tmp_path / "data")
     key = prep.kept_key(output)
