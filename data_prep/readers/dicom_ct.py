@@ -283,7 +283,7 @@ def _aside(header: dict[str, str], options: Options) -> str:
         return "no CT image but made of one, by its SOPClassUID (0008,0016)"
     for place, word in enumerate(("DERIVED", "SECONDARY")):
         if words[place : place + 1] == [word] and not options.derived:
-            return f"its ImageType (0008,0008) says {word}; --derived would read it"
+            return f"its ImageType (0008,0008) says {word}; data_prep.pe reads such with --derived"
     return ""
 
 

@@ -16,7 +16,7 @@ from data_prep.candidates import embolus, vessel
 from data_prep.errors import UserError
 from data_prep.readers import _slices, _volumes
 from data_prep.readers._images import Unusable
-from data_prep.readers._volumes import Options, Source
+from data_prep.readers._volumes import Options, Source, Volume
 from medxfer.apps._detection import Scorer
 from medxfer.apps._options import NO_OPTIONS, PredictOptions
 
@@ -24,6 +24,8 @@ SHOWN = 8  # candidates in the figure
 APART_MM = 10.0  # between any two of them, or one large clot would fill it
 SLICE_MM = 80.0  # of the slice round a candidate
 WINDOW = (-100.0, 500.0)  # HU
+SIDES = ("RL", "AP", "IS")  # of the patient, to which x, y and z in mm rise
+USUAL = "LPI"  # at the right or the lower edge of a slice as radiologists look at it
 COLUMNS = ("x_mm", "y_mm", "z_mm", "voxel_x", "voxel_y", "voxel_z", "volume_mm3", "probability")
 
 
@@ -208,16 +210,11 @@ def _picture(volume, scored: list, how: vessel.Settings, path: pathlib.Path) -> 
     axes = figure.subplots(3, count, squeeze=False)
     middle = vessel.middle(how)
     for column, (probability, candidate, axis) in enumerate(scored):
-        z, y, x = candidate.voxel
         (view,) = vessel.planes(
             volume.hu, volume.spacing, candidate.voxel, axis.directions, how, [middle]
         )
-        slice_, aspect = volume.hu[z], volume.spacing[1] / volume.spacing[2]
-        top, left = axes[0, column], _around(x, y, volume)
-        top.imshow(slice_, cmap="gray", vmin=WINDOW[0], vmax=WINDOW[1], aspect=aspect)
-        top.set(xlim=left[:2], ylim=left[2:][::-1], facecolor="black")
-        top.plot(x, y, "+", color="#56B4E9", markersize=9)
-        top.set_title(f"{probability:.2f}, slice {z}", fontsize=8)
+        _slice(axes[0, column], volume, candidate.voxel)
+        axes[0, column].set_title(f"{probability:.2f}, slice {candidate.voxel[0]}", fontsize=8)
         _gray(axes[1, column], view[..., 0])
         _gray(axes[2, column], view[..., 1])
         for panel in axes[:, column]:
@@ -226,6 +223,39 @@ def _picture(volume, scored: list, how: vessel.Settings, path: pathlib.Path) -> 
     for panel, words in zip(axes[:, 0], rows, strict=True):
         panel.set_ylabel(words, fontsize=8)
     figure.savefig(path, metadata={"Software": None})
+
+
+def _slice(axis, volume: Volume, voxel) -> None:
+    """The slice round a voxel as radiologists look at it, whatever the order of its file.
+
+    Where the file says where the patient is, the sides are named.
+    """
+    z, y, x = voxel
+    aspect = volume.spacing[1] / volume.spacing[2]
+    axis.imshow(volume.hu[z], cmap="gray", vmin=WINDOW[0], vmax=WINDOW[1], aspect=aspect)
+    axis.plot(x, y, "+", color="#56B4E9", markersize=9)
+    left, right, top, bottom = _around(x, y, volume)
+    axis.set(xlim=(left, right), ylim=(bottom, top), facecolor="black")
+    if not volume.placed:
+        return
+    for ends, invert, places in (
+        (_sides(volume.affine[:3, 0]), axis.invert_xaxis, ((0.05, 0.5), (0.95, 0.5))),
+        (_sides(volume.affine[:3, 1]), axis.invert_yaxis, ((0.5, 0.95), (0.5, 0.05))),
+    ):
+        if ends[1] not in USUAL:
+            ends = ends[::-1]
+            invert()
+        for place, letter in zip(places, ends, strict=True):
+            axis.text(
+                *place, letter, color="white", fontsize=7, ha="center", va="center",
+                transform=axis.transAxes,
+            )  # fmt: skip
+
+
+def _sides(direction: NDArray[np.float64]) -> str:
+    """Sides of the patient at the low and at the high end of an axis with such a direction."""
+    along = int(np.abs(direction).argmax())
+    return SIDES[along][:: 1 if direction[along] > 0 else -1]
 
 
 def _gray(axis, image: NDArray[np.uint8]) -> None:

@@ -10,13 +10,16 @@ import types
 import numpy as np
 import pydicom
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from data_prep import pe as prep
 from data_prep.candidates import embolus
 from data_prep.errors import UserError
 from data_prep.phantoms import pe as phantom
+from data_prep.readers._volumes import Volume
 from medxfer import data
-from medxfer.apps import pe
+from medxfer.apps import _ct_volume, pe
 from tests.data_prep.readers import synthetic_ct
 from tests.testing.app_test_case import AppTestCase
 
@@ -149,6 +152,41 @@ def test_derived_series_are_predicted_by_a_network_that_learnt_from_such(tmp_pat
         assert found["candidates"] == 0
     synthetic_ct.series(tmp_path / "in" / "b", SeriesInstanceUID="1.2.3.5")
     assert pe.raw_inputs(tmp_path / "in") == [folder.with_name("b")]
+
+
+def rendered(volume, voxel):
+    figure = Figure(figsize=(2, 2), dpi=100)
+    canvas, axis = FigureCanvasAgg(figure), figure.add_axes((0, 0, 1, 1))
+    _ct_volume._slice(axis, volume, voxel)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba()).astype(float), axis
+
+
+@pytest.mark.parametrize("signs", [(-1, 1), (1, -1), (-1, -1)])
+def test_a_slice_is_shown_alike_whatever_the_order_of_its_file(signs, monkeypatch):
+    monkeypatch.setattr(_ct_volume, "SLICE_MM", 5.0)
+    hu = synthetic_ct.chest((3, 8, 9)) + np.int16(900)
+    affine, voxel = synthetic_ct.affine((1.0, 0.5, 0.5)), (1, 4, 5)
+    plain, axis = rendered(Volume(hu, np.array([1.0, 0.5, 0.5]), affine), voxel)
+    letters = {text.get_text(): text.get_position() for text in axis.texts}
+    assert letters == {"R": (0.05, 0.5), "L": (0.95, 0.5), "A": (0.5, 0.95), "P": (0.5, 0.05)}
+    turned = np.diag([*signs, 1.0, 1.0])
+    turned[:2, 3] = [(length - 1) * (sign < 0) for length, sign in zip((9, 8), signs, strict=True)]
+    stored = hu[:, :: signs[1], :: signs[0]]
+    x, y = (turned @ [5, 4, 1, 1])[:2].astype(int)  # a mirror is its own inverse
+    assert stored[1, y, x] == hu[voxel]
+    other, _ = rendered(Volume(stored, np.array([1.0, 0.5, 0.5]), affine @ turned), (1, y, x))
+    assert np.abs(plain - other).mean() < 0.02 * plain.std()
+    unplaced = Volume(stored, np.array([1.0, 0.5, 0.5]), affine, placed=False)
+    assert not list(rendered(unplaced, (1, y, x))[1].texts)
+
+
+@pytest.mark.parametrize(
+    ("direction", "sides"),
+    [((0.9, 0.3, 0), "RL"), ((-1, 0, 0), "LR"), ((0, 0.1, -2), "SI"), ((0, -0.7, 0.5), "PA")],
+)
+def test_sides_of_an_axis(direction, sides):
+    assert _ct_volume._sides(np.array(direction)) == sides
 
 
 def test_the_key_is_kept_beside_the_output(tmp_path):
