@@ -7,6 +7,7 @@ are a fair sample of it.
 
 import collections
 import dataclasses
+import math
 import pathlib
 import statistics
 from collections.abc import Iterator, Mapping
@@ -69,6 +70,8 @@ class _Survey:
             "show the same image: the same person is in both. Look for one subject under two names."
             for one, other in check_images.same_image(self._seen)
         ]
+        for case, size in _in_plane(folder.truth):
+            self._calibration[case].add(size)
         self.problems += _calibration_outliers(self._calibration)
 
     def _add(self, split: _Split, path: pathlib.Path, place: int, batch: Mapping) -> None:
@@ -253,6 +256,18 @@ def _described(split: _Split, folder: data.DatasetFolder) -> list[str]:
     if split.flat:
         lines.append(f"    note: {split.flat} images have one grey value only")
     return lines
+
+
+def _in_plane(truth: Mapping[str, Mapping]) -> Iterator[tuple[str, float]]:
+    """Of every volume the case and the size of a pixel of its slices, mm (geometric mean).
+
+    Their distance says nothing of a mistake: thin and thick slices of one scan differ tenfold.
+    """
+    for cases in truth.values():
+        for case, fact in cases.items():
+            if "spacing_mm" in fact:
+                _, height, width = fact["spacing_mm"]
+                yield case, round(math.sqrt(height * width), 6)
 
 
 def _calibration_outliers(calibration: Mapping[str, set[float]]) -> list[str]:

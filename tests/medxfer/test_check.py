@@ -173,6 +173,17 @@ def test_two_pixel_sizes_of_one_case_are_named():
     assert check._calibration_outliers({}) == []
 
 
+def test_volumes_are_compared_by_their_pixels_in_a_slice():
+    """Not by the distance of slices, which may be close or far apart."""
+    spacings = {"a": [1, 0.7, 0.7], "b": [8, 0.6, 0.8], "c": [1, 2.8, 2.8], "d": [1, 0.7, 0.7]}
+    truth = {"train": {case: {"spacing_mm": spacings[case]} for case in "ab"}}
+    truth["test"] = {case: {"spacing_mm": spacings[case]} for case in "cd"} | {"e": {"width": 3}}
+    sizes = {case: {size} for case, size in check._in_plane(truth)}
+    assert sizes == {"a": {0.7}, "b": {0.69282}, "c": {2.8}, "d": {0.7}}
+    (problem,) = check._calibration_outliers(sizes)
+    assert problem.startswith("case c: 2.8 mm per pixel is 4.0 times")
+
+
 def test_shards_of_other_bytes_are_named_and_ends_the_check(carotid_records, tmp_path, problems):
     folder = shutil.copytree(carotid_records, tmp_path / "records")
     test, train = (next(folder.glob(f"cimt-{split}.tfrecord-*")) for split in ("test", "train"))
