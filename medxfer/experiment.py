@@ -297,8 +297,9 @@ def finish(
     run.write_table("predictions.csv", rows)
     drawn = report.draw(run, app, methods, card["history"])
     report.log_figures(run, drawn)
+    card["run_card_hash"] = runs.card_hash(card)
     if export_model:
-        card["export"] = str(export(run, config, built, folder).relative_to(run.path))
+        card["export"] = str(export(run, config, card, built, folder).relative_to(run.path))
     run.write_text("report.html", report.html(app, card, folder, drawn))
     run.write_json("run_card.json", card)
     return card
@@ -387,6 +388,7 @@ def _require_comparable(folder: data.DatasetFolder, learnt: Mapping) -> None:
 def export(
     run: RunFolder,
     config: Config,
+    card: Mapping,
     built: Built,
     folder: data.DatasetFolder,
     variants: Sequence[str] = (),
@@ -410,5 +412,5 @@ def export(
         variants=variants,
         app=config.app,
         patch=_side(folder.settings)[1],
-        run_card_hash=runs.sha256(run.weights),
+        run_card_hash=runs.card_hash(card),
     )

@@ -330,7 +330,7 @@ def _export(run: runs.RunFolder) -> None:
     folder = experiment.open_data(config)
     built = experiment.trained(run, len(folder.classes))
     with run.hold():
-        version = experiment.export(run, config, built, folder, FLAGS.variants)
+        version = experiment.export(run, config, run.card, built, folder, FLAGS.variants)
     print(version)
 
 

@@ -240,6 +240,20 @@ def _finite(content: object) -> object:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
+#: What a later evaluation or export changes in a run card.
+_LATER = ("comparison", "export", "metrics", "run_card_hash", "seconds")
+
+
+def card_hash(card: Mapping) -> str:
+    """SHA-256 of what a run card says of the training, hexadecimal.
+
+    The same for a card in memory and in its file, and whatever is evaluated or exported later, so
+    that an export can be traced to its run.
+    """
+    kept = {name: value for name, value in card.items() if name not in _LATER}
+    return hashlib.sha256(json.dumps(_finite(kept), sort_keys=True).encode()).hexdigest()
+
+
 def versions() -> dict[str, str]:
     """Python, platform and packages, for the run card."""
     found = {"python": platform.python_version(), "platform": platform.platform()}

@@ -83,7 +83,7 @@ def export(
     app
         Name under which the model is served.
     run_card_hash
-        Hash of the run card, so that an export can be traced to its run.
+        ``run_card_hash`` of the run card, so that an export can be traced to its run.
     multilabel
         Whether an image may show several classes, so that each has a probability of its own.
     fit

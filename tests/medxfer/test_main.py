@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data_prep import cimt
-from medxfer import runs
+from medxfer import runs, serving
 from medxfer.config import Config
 from tests.medxfer.conftest import SMALL
 from tests.medxfer.test_report import Page
@@ -207,7 +207,10 @@ def test_a_run_leaves_all_that_was_promised(trained, records):
             assert interval["low"] <= interval["estimate"] <= interval["high"]
             assert "only 3 subjects" in interval["caution"]
     assert {path.suffix for path in (run / "figures").iterdir()} == {".png", ".pdf"}
-    assert (run / "export" / "cimt" / "1" / "saved_model.pb").is_file()
+    exported = run / "export" / "cimt" / "1"
+    assert (exported / "saved_model.pb").is_file()
+    about = json.loads((exported / serving.DESCRIPTION).read_text())
+    assert about["run_card_hash"] == card["run_card_hash"]
     curves = list((run / "logs").rglob("events.out.tfevents.*"))
     assert {path.parent.name for path in curves} == {"logs", "figures"}
     for path in ("report.html", "metrics.json", "predictions.csv", "figures", "export/cimt/1"):
@@ -374,6 +377,11 @@ def test_export_makes_the_next_version_that_answers(driver, copy):
     assert done.status == 0, done.err
     path = pathlib.Path(done.out.strip())
     assert path == copy / "export" / "cimt" / "2"
+    hashes = {
+        json.loads((each / serving.DESCRIPTION).read_text())["run_card_hash"]
+        for each in (path, path.with_name("1"))
+    }
+    assert len(hashes) == 1
     served = tf.saved_model.load(str(path)).signatures["serving_default"]
     patches = np.random.default_rng(0).uniform(0, 255, (2, 17, 17, 1)).astype(np.float32)
     answer = served(image=tf.constant(patches))["probabilities"].numpy()

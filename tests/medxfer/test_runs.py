@@ -213,3 +213,17 @@ def test_a_worker_may_look_while_the_chief_writes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pathlib.Path, "exists", before)
     run.check(CONFIG)
+
+
+def test_the_hash_of_a_card_is_that_of_its_training(tmp_path):
+    run, card = (
+        runs.RunFolder(tmp_path),
+        {"config": {"seed": 1}, "history": [float("nan")], "n": (2,)},
+    )
+    first = runs.card_hash(card)
+    later = {"metrics": {}, "seconds": {"evaluation": 3.0}, "export": "1", "run_card_hash": first}
+    run.write_json("run_card.json", {**card, **later})
+    assert runs.card_hash(run.card) == first
+    text = json.dumps({"config": {"seed": 1}, "history": [None], "n": [2]})
+    assert hashlib.sha256(text.encode()).hexdigest() == first
+    assert runs.card_hash({**card, "config": {"seed": 2}}) != first
