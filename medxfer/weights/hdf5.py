@@ -40,7 +40,7 @@ def read(path: pathlib.Path) -> Contents:
                 raise ValueError(f"{elsewhere} is a link to another file")
             root = file.get("model_weights", file)
             layers = _legacy(root) if "layer_names" in root.attrs else _current(root)
-    except DAMAGED as error:
+    except (*DAMAGED, SystemError) as error:  # the latter from h5py's lock, of few damaged files
         raise UserError(f"{path} is not a whole Keras file: {error}.") from error
     if not layers:
         raise UserError(f"{path} holds no layer with weights.")
