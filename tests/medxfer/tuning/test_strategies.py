@@ -92,7 +92,7 @@ def test_groups_without_weights_are_never_frozen_or_held_back(caplog):
     for stage in (*stages("g_lf", new), *stages("g_fl", new), *stages("lp", new)):
         assert {"conv5", "head"} <= set(moving(stage))
         assert stage.head is None
-    assert "conv5 has no pre-trained weights" in caplog.text
+    assert "conv5: without pre-trained weights" in caplog.text
     (stage,) = stages("l2_sp", new)
     assert stage.penalty.groups == tuple(GROUPS[:4])
 
