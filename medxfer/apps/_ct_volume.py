@@ -29,10 +29,9 @@ USUAL = "LPI"  # at the right or the lower edge of a slice as radiologists look 
 COLUMNS = ("x_mm", "y_mm", "z_mm", "voxel_x", "voxel_y", "voxel_z", "volume_mm3", "probability")
 
 
-#: Volumes that :func:`raw_inputs` found, by the path it gave them.
-_found: dict[pathlib.Path, Source] = {}
-#: Those of them that call themselves derived.
-_derived: set[pathlib.Path] = set()
+#: Volumes that :func:`raw_inputs` found, by the path it gave them, and whether they call
+#: themselves derived.
+_found: dict[pathlib.Path, tuple[Source, bool]] = {}
 
 
 def raw_inputs(source: pathlib.Path) -> list[pathlib.Path]:
@@ -59,9 +58,8 @@ def raw_inputs(source: pathlib.Path) -> list[pathlib.Path]:
     for volume, places in zip(volumes, folders, strict=True):
         first = volume.paths("image")[0]
         alone = volume.kind == "dicom_ct" and len(places) == 1 and crowd[first.parent] == 1
-        named[first.parent if alone else first] = volume
+        named[first.parent if alone else first] = volume, derived
     _found.update(named)
-    (_derived.update if derived else _derived.difference_update)(named)
     return sorted(named)
 
 
@@ -99,11 +97,11 @@ def predict(
         If there is no volume or more than one, or it cannot be used.
     """
     known = settings.get("derived", False)
-    if path in _derived and not known:
+    source, derived = _found.get(path) or (_only(path, Options(derived=known)), known)
+    if derived and not known:
         raise UserError(
             "it calls itself derived (ImageType), and the network learnt from series that do not"
         )
-    source = _found.get(path) or _only(path, Options(derived=known))
     try:
         volume = _volumes.read(source)
         how_many = embolus.Settings(most=settings["top_k"])

@@ -1,7 +1,6 @@
 """Networks: one file each, found by its name."""
 
 import dataclasses
-import functools
 import inspect
 from types import ModuleType
 
@@ -19,10 +18,9 @@ class Resized:
     def __getattr__(self, name: str) -> object:
         return getattr(self.module, name)
 
-    @functools.cached_property
-    def build(self):
+    def build(self, classes: int, **options: object) -> object:
         """The module's own ``build``, with the side."""
-        return functools.partial(self.module.build, side=self.INPUT_SIDE)
+        return self.module.build(classes, side=self.INPUT_SIDE, **options)
 
 
 def any_side(name: str) -> bool:

@@ -246,7 +246,7 @@ def _how(gathered: Gathered) -> str:
     text = ""
     if others:
         config, names = others[0].planned.config, dict.fromkeys(r.planned.method for r in others)
-        adam = others[0].card["stages"][0].get("optimizer") == "adam"
+        adam = others[0].card["stages"][0]["optimizer"] == "adam"
         how = "Adam" if adam else f"stochastic gradient descent with momentum {config.momentum}"
         text += (
             f" {', '.join(names)}: {how}, the rate {config.new_multiplier} times as much for "
@@ -264,21 +264,20 @@ def _stages(run: gathering.Finished) -> str:
     """Stages of a run in words."""
     parts = []
     for stage in run.card["stages"]:
-        if stage.get("head"):
+        if stage["head"]:
             parts.append("the head solved for by logistic regression")
             continue
-        decay = stage.get("weight_decay")
-        penalty = stage.get("penalty")
+        decay, penalty = stage["weight_decay"], stage["penalty"]
         words = [
-            "Adam" if stage.get("optimizer") == "adam" else "stochastic gradient descent",
-            f"{stage.get('epochs')} epochs",
-            f"{stage.get('schedule')} schedule",
+            "Adam" if stage["optimizer"] == "adam" else "stochastic gradient descent",
+            f"{stage['epochs']} epochs",
+            f"{stage['schedule']} schedule",
             f"L2 {run.planned.config.weight_decay if decay is None else decay:g}",
         ]
         if penalty:
             words.append(f"{penalty['norm'].upper()}-SP {penalty['strength']:g}")
-        moved = [name for name, factor in (stage.get("multipliers") or {}).items() if factor]
-        if len(moved) < len(stage.get("multipliers") or {}):
+        moved = [name for name, factor in stage["multipliers"].items() if factor]
+        if len(moved) < len(stage["multipliers"]):
             words.append(f"only {_list(moved)}")
         parts.append(", ".join(words))
     return ", then ".join(parts)

@@ -307,8 +307,8 @@ def _course(gathered: Gathered, batches: Mapping[str, int]) -> dict[str, tuple]:
         name, method = run.planned.name, run.planned.method
         here = history and name in batches and run.planned.share == gathered.full.text
         if here and method not in found:
-            solved = {stage["name"] for stage in run.card["stages"] if stage.get("head")}
-            steps = [0 if epoch.get("stage") in solved else batches[name] for epoch in history]
+            solved = {stage["name"] for stage in run.card["stages"] if stage["head"]}
+            steps = [0 if epoch["stage"] in solved else batches[name] for epoch in history]
             scores = np.array([epoch["score"] for epoch in history], np.float64)
             found[method] = np.cumsum(steps), scores, run.card["best_epoch"]
     scratch = [method for method in found if SCRATCH in method]

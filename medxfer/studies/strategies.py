@@ -55,9 +55,8 @@ def rows(gathered: Gathered) -> list[Row]:
     """Every strategy of every network that was tuned by ``ft`` and another strategy too."""
     share = gathered.full
     family, primary = share.family, share.measures.primary
-    place = family.merits.index(primary)
     sign = 1.0 if share.measures.higher_is_better else -1.0
-    seeds = _seeds(gathered)
+    of_seed = _of_seed(gathered)
     found = []
     for model, methods in _methods(gathered).items():
         if FT not in methods or len(methods) < 2:
@@ -71,18 +70,11 @@ def rows(gathered: Gathered) -> list[Row]:
                 found.append(Row(model, strategy, own, None, float("nan"), rank, 0, 0, ""))
                 continue
             pair = family.pair(*((method, full) if sign > 0 else (full, method)), primary)
-            both = sorted(set(seeds[method]) & set(seeds[full]))
-            gains = [
-                sign
-                * (
-                    family.by_seed[method][seeds[method].index(seed), place]
-                    - family.by_seed[full][seeds[full].index(seed), place]
-                )
-                for seed in both
-            ]
-            ahead = int(np.sum(np.array(gains) > 0))
+            one, two = of_seed[method], of_seed[full]
+            both = one.keys() & two.keys()
+            ahead = sum(sign * one[seed] > sign * two[seed] for seed in both)
             p = pair.p["bootstrap"]
-            found.append(Row(model, strategy, own, pair.difference, p, rank, ahead, len(gains), ""))
+            found.append(Row(model, strategy, own, pair.difference, p, rank, ahead, len(both), ""))
     return _adjusted(found)
 
 
@@ -131,10 +123,16 @@ def _methods(gathered: Gathered) -> dict[str, dict[str, str]]:
     return found
 
 
-def _seeds(gathered: Gathered) -> dict[str, list[int]]:
-    """Method -> its seeds, in the order of the results."""
-    found: dict[str, list[int]] = {}
+def _of_seed(gathered: Gathered) -> dict[str, dict[int, float]]:
+    """Method -> seed -> primary figure of merit, on the largest amount of data."""
+    share = gathered.full
+    place = share.family.merits.index(share.measures.primary)
+    seeds: dict[str, list[int]] = {}
     for run in gathered.runs:
-        if run.planned.share == gathered.full.text:
-            found.setdefault(run.planned.method, []).append(run.planned.config.seed)
-    return found
+        if run.planned.share == share.text:
+            seeds.setdefault(run.planned.method, []).append(run.planned.config.seed)
+    return {
+        method: dict(zip(own, share.family.by_seed[method][:, place].tolist(), strict=True))
+        for method, own in seeds.items()
+        if method in share.family.by_seed
+    }
