@@ -3,6 +3,7 @@ import pytest
 from data_prep import cimt, far_wall
 from data_prep.phantoms import cimt as phantom
 from tests.testing import networks
+from tests.testing.drive_main import Driver
 
 SMALL = far_wall.Settings(
     patch=17, roi_width=40, roi_height=40, roi_shift=3, rois_per_image=1, patches_per_roi=10
@@ -28,3 +29,11 @@ def tiny_network():
     """Name of a network plug-in that is there while the test runs."""
     with networks.installed():
         yield networks.NAME
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """A process that runs command lines of medxfer.main, with an empty cache."""
+    driver = Driver(MEDXFER_CACHE=str(tmp_path_factory.mktemp("cache")))
+    yield driver
+    driver.close()

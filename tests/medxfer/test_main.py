@@ -17,20 +17,12 @@ from medxfer.config import Config
 from tests.medxfer.conftest import SMALL
 from tests.medxfer.test_report import Page
 from tests.testing import networks
-from tests.testing.drive_main import Driver
 
 PERSON = "Mueller_Anna_19570214"
 TRAIN = (
     "--app=cimt", f"--model={networks.NAME}", "--weights=none", "--tune=scratch", "--epochs=2",
     "--batch_size=20", "--precision=float32", "--seed=3",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    driver = Driver(MEDXFER_CACHE=str(tmp_path_factory.mktemp("cache")))
-    yield driver
-    driver.close()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from data_prep import classify as prep
 from data_prep.phantoms import classify as phantom
 from tests.medxfer.test_report import Page
 from tests.testing import networks
-from tests.testing.drive_main import Driver
 
 pytestmark = pytest.mark.slow
 
@@ -21,13 +20,6 @@ COMMON = (
     "--app=classify", f"--model={networks.NAME}", "--weights=none", "--epochs=2",
     "--batch_size=16", "--precision=float32",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    driver = Driver(MEDXFER_CACHE=str(tmp_path_factory.mktemp("cache")))
-    yield driver
-    driver.close()
 
 
 def records_of(folder, **options):
