@@ -309,7 +309,10 @@ def trained(run: RunFolder, classes: int, float32: bool = False) -> Built:
     """The network of a run with its best weights; ``float32`` whatever it was trained in."""
     config = Config.load(run.path / "config.json")
     if not run.weights.is_file():
-        raise UserError(f"{run.path} has no trained weights yet ({run.weights.name} is absent).")
+        raise UserError(
+            f"{run.path} has no trained weights ({run.weights.name} is absent): it is not "
+            "finished, or its study deleted them (--nokeep_weights)."
+        )
     policy = "float32" if float32 else distribution.resolve_precision(config.precision)
     keras.mixed_precision.set_dtype_policy(policy)
     return build(config, classes, source=str(run.weights))

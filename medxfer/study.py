@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 import pathlib
+import shutil
 import sys
 
 from absl import flags, logging
@@ -57,6 +58,12 @@ flags.DEFINE_float(
     600.0,
     "Seconds without a sign of life after which the run of another machine is taken over.",
     lower_bound=60.0,
+)
+flags.DEFINE_bool(
+    "keep_weights",
+    True,
+    "Keep the weights of finished runs. The comparison does not need them, and they take most of a "
+    "study's space; without them its runs cannot predict, evaluate other records or be exported.",
 )
 flags.DEFINE_bool("dry_run", False, "Write and print the plan with its estimated time; no run.")
 flags.DEFINE_string("plan", None, "Do the runs of this plan file instead of planning by the flags.")
@@ -131,6 +138,7 @@ def main() -> None:
             age=FLAGS.claim_age,
             command=functools.partial(execute.command, share=plan.depths),
             report=_Progress(plan),
+            keep_weights=FLAGS.keep_weights,
         )
         if outcome.elsewhere:
             print(
@@ -259,8 +267,12 @@ def _plan_text(study, plan, estimated) -> str:
         words = duration(estimated.total(FLAGS.jobs))
         source = estimated.source or "nothing measured yet"
         lines.append(f"Estimated time of the others: {words}, classic methods aside ({source}).")
-        if estimated.disk:
-            lines.append(f"Their weights will take {size(estimated.disk)} on the disk.")
+        if estimated.disk and FLAGS.keep_weights:
+            free = shutil.disk_usage(study.path).free
+            lines.append(
+                f"Their weights will take {size(estimated.disk)} on the disk, of which "
+                f"{size(free)} are free; --nokeep_weights deletes those of finished runs."
+            )
     lines.append(f"Plan: {study.plan_file}")
     return "\n".join(lines)
 

@@ -131,6 +131,7 @@ def execute(
     command: Command = command,
     poll: float = 0.5,
     report: Callable[[Planned, float], None] | None = None,
+    keep_weights: bool = True,
 ) -> Outcome:
     """Do all runs that are not finished yet.
 
@@ -150,6 +151,8 @@ def execute(
         Seconds between looks at the running processes.
     report : callable, optional
         Called with every run that was done here and the seconds it took.
+    keep_weights : bool
+        Whether finished runs keep their weights, which nothing in a study needs any more.
 
     Returns
     -------
@@ -157,14 +160,15 @@ def execute(
         Runs that another process works on are ``elsewhere``. A run that has failed does not end
         the study; it is tried again when the study is started again.
     """
-    return _Executor(study, plan, jobs, shard, age, command, poll, report).work()
+    return _Executor(study, plan, jobs, shard, age, command, poll, report, keep_weights).work()
 
 
 class _Executor:
-    def __init__(self, study, plan, jobs, shard, age, command, poll, report) -> None:
+    def __init__(self, study, plan, jobs, shard, age, command, poll, report, keep_weights) -> None:
         self._study, self._plan, self._jobs = study, plan, jobs
         self._age, self._command, self._poll = age, command, poll
         self._report = report or (lambda planned, seconds: None)
+        self._keep_weights = keep_weights
         index, count = shard
         own = plan.runs[index::count]
         self._order = [*own, *(run for run in plan.runs if run not in own)]
@@ -208,6 +212,7 @@ class _Executor:
         name = planned.name
         if self._study.finished(planned, self._plan.fingerprint):
             self._outcome.reused.append(name)
+            self._tidy(planned)
         elif (failure := _text(self._study.failure(name))) and failure != self._before[name]:
             self._outcome.failed.append(name)
         else:
@@ -265,6 +270,7 @@ class _Executor:
         if status == 0 and self._study.finished(planned, self._plan.fingerprint):
             failure.unlink(missing_ok=True)
             self._outcome.done.append(planned.name)
+            self._tidy(planned)
             self._report(planned, seconds)
         else:
             reason = _reason(status, self._study.log(planned.name), planned.config)
@@ -277,6 +283,11 @@ class _Executor:
             logging.warning("%s failed: %s", _words(planned), reason["reason"])
         self._ended.add(planned.name)
         active.claim.end()
+
+    def _tidy(self, planned: Planned) -> None:
+        """Delete what a finished run need not keep."""
+        if not self._keep_weights:
+            self._study.run(planned.name).weights.unlink(missing_ok=True)
 
     def _close(self, active: _Active) -> None:
         """End the process if it still runs, and forget it."""

@@ -99,7 +99,7 @@ def test_a_study_killed_at_random_is_as_one_that_was_not(flags, tmp_path, monkey
     assert "5 runs, 0 of them finished" in out
     assert "(a calibration, as if no run ended early)" in out and " ?\n" in out
     assert "calibration failed" not in err
-    assert "Their weights will take 1 MiB on the disk." in out
+    assert "Their weights will take 1 MiB on the disk, of which" in out
     study = plans.StudyFolder(output)
     plan = plans.Plan.load(study.plan_file)
     assert [(run.method, run.share) for run in plan.runs] == [

@@ -16,6 +16,8 @@ def main():
     run.mkdir(parents=True, exist_ok=True)
     with (run / "visits").open("a") as file:
         file.write(f"{os.getpid()}\n")
+    (run / "checkpoints").mkdir(exist_ok=True)
+    (run / "checkpoints" / "best.weights.h5").touch()
     how = dict(word.split("=") for word in behaviour.split()).get(config["tune"])
     if how == "error":
         print("Error: the records are damaged.", file=sys.stderr)

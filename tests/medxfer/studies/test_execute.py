@@ -74,6 +74,19 @@ def test_every_run_is_done_once_and_then_reused(study):
     assert set(visits(study, plan).values()) == {1}
 
 
+def test_weights_go_only_where_told_so_and_only_of_finished_runs(study):
+    plan = fake.plan()
+    execute(study, plan, "fc2=error")
+    runs = {run.config.tune: study.run(run.name) for run in plan.runs if not run.is_counterpart}
+    assert all(run.weights.exists() for run in runs.values())
+    again = execute(study, plan, "fc2=error", keep_weights=False)
+    assert again.reused and again.failed
+    assert {tune for tune, run in runs.items() if run.weights.exists()} == {"fc2"}
+    last = execute(study, plan, keep_weights=False)
+    assert len(last.reused) == len(again.reused) and last.done
+    assert not any(run.weights.exists() for run in runs.values())
+
+
 def test_a_failure_is_reported_and_the_others_go_on(study):
     plan = fake.plan()
     found = execute(study, plan, "fc2=error conv1=killed")
