@@ -15,6 +15,7 @@ import json
 import logging as python_logging
 import os
 import pathlib
+import re
 import shutil
 import sys
 import typing
@@ -131,8 +132,10 @@ def run(main: Callable[[], None]) -> None:
         try:
             return FLAGS(list(arguments))
         except flags.Error as error:
-            line = " ".join(str(error).split()).removeprefix("FATAL Flags parsing error: ")
-            print(f"Error: {line} See --help.", file=sys.stderr)
+            line = " ".join(str(error).split()).rstrip(".")
+            if missing := re.findall(r"Flag (--\w+) must have a value other than None", line):
+                line = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+            print(f"Error: {line}. See --help.", file=sys.stderr)
             sys.exit(2)
 
     def guarded(arguments: Sequence[str]) -> None:

@@ -42,7 +42,8 @@ def test_help_answers(name):
 def test_a_missing_flag_is_one_line(name):
     done = shell(name)
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("Error: --") and done.stderr.count("\n") == 1
+    assert done.stderr.endswith(" missing. See --help.\n")
 
 
 @pytest.mark.parametrize("app", ["classify", "frame", "pe", "polyp"])
