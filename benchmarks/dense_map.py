@@ -152,13 +152,13 @@ def main(argv) -> None:
     """Build every network, then compare."""
     import keras
 
-    from medxfer import data
+    from medxfer.dataset_folder import DatasetFolder
 
     if len(argv) > 1:
         raise app.UsageError(f"Not understood: {' '.join(argv[1:])}.")
     if FLAGS.weights and len(FLAGS.models) != 1:
         raise app.UsageError("--weights needs the one network of --models that they belong to.")
-    folder = data.DatasetFolder.open(FLAGS.data) if FLAGS.data else None
+    folder = DatasetFolder.open(FLAGS.data) if FLAGS.data else None
     patch = folder.settings["patch"] if folder else FLAGS.patch
     print(_shared.machine())
     keras.config.set_dtype_policy(FLAGS.precision)

@@ -64,10 +64,11 @@ def ours(folder: pathlib.Path, whole: bool) -> Callable[[], float]:
     import tensorflow as tf
 
     from medxfer import data
+    from medxfer.dataset_folder import DatasetFolder
     from medxfer.models import alexnet
 
     transform = data.patch_transform(alexnet) if whole else lambda x: tf.cast(x, tf.float32)
-    opened = data.DatasetFolder.open(folder / "records")
+    opened = DatasetFolder.open(folder / "records")
     kept = []
 
     def epoch() -> float:

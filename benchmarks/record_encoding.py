@@ -67,7 +67,7 @@ def cut(images: list, count: int, size: int) -> list:
 def write(examples: list, root: pathlib.Path):
     """A dataset folder with one split."""
     from data_prep import cimt, runner, shards
-    from medxfer import data
+    from medxfer.dataset_folder import DatasetFolder
 
     layout = shards.Layout("cimt", cimt.CLASSES, cimt.EXTRAS, {"train": ("train", "patch")})
     case, subject = examples[0].case, examples[0].subject
@@ -80,7 +80,7 @@ def write(examples: list, root: pathlib.Path):
     )
     parts, rest = {subject: "train"}, dict(seed=0, settings={}, inputs="", skipped={})
     shards.write_dataset(root / "records", layout, spills, parts, **rest)
-    return data.DatasetFolder.open(root / "records")
+    return DatasetFolder.open(root / "records")
 
 
 def read(folder) -> None:

@@ -18,8 +18,9 @@ from absl import logging
 
 from data_prep import records
 from data_prep.errors import UserError
-from medxfer import check_estimate, check_images, data, plugins
+from medxfer import check_estimate, check_images, plugins
 from medxfer.config import Config
+from medxfer.dataset_folder import DatasetFolder
 
 #: Bytes of encoded images of a split that are decoded.
 DECODED = 192 * 2**20
@@ -50,7 +51,7 @@ class _Split:
 class _Survey:
     """What all splits hold, and what is wrong with it."""
 
-    def __init__(self, folder: data.DatasetFolder) -> None:
+    def __init__(self, folder: DatasetFolder) -> None:
         self.folder = folder
         self.splits: list[_Split] = []
         self.problems: list[str] = []
@@ -185,7 +186,7 @@ def check(path: str, app_name: str, config: Config | None = None) -> bool:
         If the folder is no dataset of this app, or a subject lies in two parts.
     """
     plugins.check("medxfer.apps", app_name)
-    folder = data.DatasetFolder.open(path, app=app_name)
+    folder = DatasetFolder.open(path, app=app_name)
     print(f"{folder.path}: app {folder.app}, fingerprint {folder.fingerprint[:12]}")
     problems = folder.damaged()
     if not problems:
@@ -205,7 +206,7 @@ def check(path: str, app_name: str, config: Config | None = None) -> bool:
     return not problems
 
 
-def _batches(folder: data.DatasetFolder, path: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:
+def _batches(folder: DatasetFolder, path: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:
     """Some features of the records of a shard, images as the bytes of their PNG."""
     spec = records.parse_spec(folder.extras)
     wanted = {name: spec[name] for name in _WANTED if name in spec}
@@ -227,7 +228,7 @@ def _shown(batch: Mapping) -> list[list[int]]:
     return [[label] for label in batch["label"].tolist()]
 
 
-def _described(split: _Split, folder: data.DatasetFolder) -> list[str]:
+def _described(split: _Split, folder: DatasetFolder) -> list[str]:
     """Lines about one split."""
     names = {-1: "none" if folder.multilabel else "whole region", **dict(enumerate(folder.classes))}
     lines = [f"  {split.name}: {split.examples} examples of {len(split.subjects)} subjects"]

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from medxfer import data, distribution, groups_table, models, tuning
 from medxfer.config import Config
+from medxfer.dataset_folder import DatasetFolder
 from medxfer.models import _groups
 from medxfer.tuning import frozen
 from medxfer.tuning.stages import Stage
@@ -47,7 +48,7 @@ class Needs:
     seconds: float
 
 
-def text(folder: data.DatasetFolder, shapes: Mapping[str, Sequence[int]], config: Config) -> str:
+def text(folder: DatasetFolder, shapes: Mapping[str, Sequence[int]], config: Config) -> str:
     """One line about a run on a dataset.
 
     Parameters

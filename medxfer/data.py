@@ -1,4 +1,4 @@
-"""Records to tf.data: the dataset folder, batches in an exact order, whole regions one by one.
+"""Records to tf.data: batches in an exact order, whole regions one by one.
 
 A split of patches is decoded once and kept as uint8, in memory or, if it is large, in a
 memory-mapped file; an epoch is then a list of row numbers, and a batch a gather. So the order of an
@@ -6,9 +6,7 @@ epoch is known beforehand, and features computed once for a frozen part of a net
 in exactly that order, which a shuffle buffer of tf.data does not allow.
 """
 
-import dataclasses
 import hashlib
-import json
 import math
 import pathlib
 import tempfile
@@ -21,6 +19,7 @@ import tensorflow as tf
 from data_prep import records, splits
 from data_prep.errors import UserError
 from medxfer import outputs, runs
+from medxfer.dataset_folder import DatasetFolder, damage
 
 #: Decoded splits above this many bytes are memory-mapped.
 MEMORY_LIMIT = 2 * 2**30
@@ -29,142 +28,6 @@ _BATCH = 512  # records parsed and decoded at once
 _SAMPLE = 8  # images that show what the preprocessing does
 
 Transform = Callable[[tf.Tensor], tf.Tensor]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class DatasetFolder:
-    """A folder that `data_prep` wrote. Make one with :meth:`open`.
-
-    Attributes
-    ----------
-    path : path
-    app : str
-    classes : tuple of str
-    channels : int
-        Of the images: 1 or 3.
-    extras : dict
-        The app's own features, name -> kind.
-    settings : dict
-        With which the data was prepared.
-    truth : dict
-        Split -> case -> what is true of it.
-    findings : dict
-        What was found out of the sources as a whole; the app's own.
-    fingerprint : str
-        Hash of the records and of all that they were made from.
-    key_id : str
-        Which key the pseudonyms have.
-    """
-
-    path: pathlib.Path
-    app: str
-    classes: tuple[str, ...]
-    channels: int
-    extras: dict[str, str]
-    settings: dict
-    truth: dict
-    findings: dict
-    fingerprint: str
-    key_id: str
-    _splits: dict[str, dict] = dataclasses.field(repr=False)
-
-    @classmethod
-    def open(cls, path: str | pathlib.Path, app: str | None = None) -> "DatasetFolder":
-        """Open a dataset folder and check that it is whole.
-
-        Raises
-        ------
-        UserError
-            If the folder is absent, empty, no dataset or of another app, if shards are missing or
-            left over, or if a subject lies in two parts.
-        """
-        path = pathlib.Path(path)
-        if not path.is_dir() or not any(path.iterdir()):
-            state = "is empty" if path.is_dir() else "does not exist or is no folder"
-            raise UserError(f"{path} {state}: make it with python -m data_prep.{app or 'APP'}.")
-        try:
-            prep = json.loads((path / "prep.json").read_text())
-            truth = json.loads((path / "truth.json").read_text())
-            folder = cls(
-                path=path,
-                app=prep["app"],
-                classes=tuple(prep["classes"]),
-                channels=prep["channels"],
-                extras=prep["extras"],
-                settings=prep["settings"],
-                truth=truth,
-                findings=prep.get("findings", {}),
-                fingerprint=prep["fingerprint"],
-                key_id=prep.get("key_id", ""),
-                _splits=prep["splits"],
-            )
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise UserError(
-                f"{path} is no dataset folder of data_prep ({error}): prepare it again."
-            ) from error
-        if app is not None and folder.app != app:
-            raise UserError(f"{path} holds data of app '{folder.app}', not of '{app}'.")
-        for split in folder.splits:
-            expected = {file.name for file in folder.files(split)}
-            present = {file.name for file in path.glob(f"{folder.app}-{split}.tfrecord-*")}
-            if expected != present:
-                wrong = sorted(expected ^ present)[0]
-                state = "is missing" if wrong in expected else "does not belong to it"
-                raise UserError(f"{path}: {wrong} {state}. Copy the folder again, whole.")
-        splits.require_disjoint(
-            {split: folder.subjects(split) for split in folder.splits},
-            {split: folder._splits[split]["part"] for split in folder.splits},
-        )
-        return folder
-
-    @property
-    def assets(self) -> dict[str, pathlib.Path]:
-        """Files beside the records that predicting needs again, by name."""
-        found = sorted((self.path / "assets").glob("*"))
-        return {path.name: path for path in found if path.is_file()}
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether an image may show several classes, or none."""
-        return self.settings.get("multilabel", False)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return tuple(self._splits)
-
-    def count(self, split: str) -> int:
-        """Number of examples of a split."""
-        return self._split(split)["examples"]
-
-    def subjects(self, split: str) -> list[str]:
-        """Pseudonyms of a split's subjects, also of those without any example; sorted."""
-        return self._split(split)["subjects"]
-
-    def files(self, split: str) -> list[pathlib.Path]:
-        """Shards of a split in their order."""
-        return [self.path / name for name in sorted(self._split(split)["sha256"])]
-
-    def damaged(self) -> list[str]:
-        """Compare every shard with its hash; what is wrong with each that differs.
-
-        Slow, for a check before a long run.
-        """
-        found = []
-        for split in self.splits:
-            for path in self.files(split):
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                if digest != self._splits[split]["sha256"][path.name]:
-                    found.append(
-                        _damage(path) or f"{path} has changed since it was written: copy it again."
-                    )
-        return found
-
-    def _split(self, split: str) -> dict:
-        if split not in self._splits:
-            raise UserError(f"{self.path} has no split '{split}', only {', '.join(self._splits)}.")
-        return self._splits[split]
 
 
 class Pipeline:
@@ -432,7 +295,7 @@ def _guarded(dataset: tf.data.Dataset, folder: DatasetFolder, split: str) -> Ite
     try:
         yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
     except tf.errors.DataLossError as error:
-        found = filter(None, map(_damage, folder.files(split)))
+        found = filter(None, map(damage, folder.files(split)))
         place = next(found, f"Split '{split}' of {folder.path} is damaged: copy it again.")
         raise UserError(place) from error
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
@@ -448,14 +311,3 @@ def _require_count(folder: DatasetFolder, split: str, found: int) -> None:
             f"Split '{split}' of {folder.path} holds {found} records, but {folder.count(split)} "
             "were written: copy the folder again."
         )
-
-
-def _damage(path: pathlib.Path) -> str:
-    """Which record of a shard is the first that cannot be read; "" if all can."""
-    whole = 0
-    try:
-        for _ in tf.data.TFRecordDataset(str(path)):
-            whole += 1
-    except tf.errors.DataLossError:
-        return f"{path}: record {whole} (from 0) is damaged or cut off: copy or prepare it again."
-    return ""

@@ -25,6 +25,7 @@ from medxfer import (
     weights,
 )
 from medxfer.config import NAMED_WEIGHTS, Config
+from medxfer.dataset_folder import DatasetFolder
 from medxfer.models import _groups
 from medxfer.network import TrainedNetwork
 from medxfer.runs import RunFolder
@@ -52,7 +53,7 @@ def start(config: Config) -> None:
     keras.mixed_precision.set_dtype_policy(distribution.resolve_precision(config.precision))
 
 
-def open_data(config: Config) -> data.DatasetFolder:
+def open_data(config: Config) -> DatasetFolder:
     """Records named by ``config.data``; without a name the app's phantom, made and kept.
 
     Raises
@@ -61,10 +62,10 @@ def open_data(config: Config) -> data.DatasetFolder:
         If the folder cannot be used for this app.
     """
     if config.data:
-        return data.DatasetFolder.open(config.data, app=config.app)
+        return DatasetFolder.open(config.data, app=config.app)
     logging.info("No --data: synthetic %s studies are used (made once, then kept).", config.app)
     records = app_of(config).prepared_phantom(runs.cache_folder() / "phantoms")
-    return data.DatasetFolder.open(records, app=config.app)
+    return DatasetFolder.open(records, app=config.app)
 
 
 def build(config: Config, classes: int, source: str | None = None) -> Built:
@@ -142,7 +143,7 @@ def _fit(
     config: Config,
     run: RunFolder,
     built: Built,
-    folder: data.DatasetFolder,
+    folder: DatasetFolder,
     train_part: data.Pipeline,
     validation_part: data.Pipeline,
     strategy: tf.distribute.Strategy,
@@ -202,7 +203,7 @@ def _fit(
 
 def part(
     config: Config,
-    folder: data.DatasetFolder,
+    folder: DatasetFolder,
     built: Built,
     strategy: tf.distribute.Strategy,
     split: str,
@@ -238,7 +239,7 @@ def without_paths(config: Config) -> dict:
     return shown
 
 
-def _described(folder: data.DatasetFolder) -> dict:
+def _described(folder: DatasetFolder) -> dict:
     """A dataset folder as the run card has it."""
     return {
         "fingerprint": folder.fingerprint,
@@ -265,7 +266,7 @@ def finish(
     run: RunFolder,
     card: dict,
     built: Built,
-    folder: data.DatasetFolder,
+    folder: DatasetFolder,
     export_model: bool = True,
     counterparts: bool = True,
 ) -> dict:
@@ -355,7 +356,7 @@ def evaluate(run: RunFolder, data_folder: str = "") -> tuple[RunFolder, dict]:
     return run, finish(run, card, built, folder, export_model=False)
 
 
-def _require_comparable(folder: data.DatasetFolder, learnt: Mapping) -> None:
+def _require_comparable(folder: DatasetFolder, learnt: Mapping) -> None:
     """Raise UserError if records cannot show how good a run is that learnt from others."""
     (name, side), own = _side(learnt["app_settings"]), _side(folder.settings)[1]
     if own != side:
@@ -393,7 +394,7 @@ def export(
     config: Config,
     card: Mapping,
     built: Built,
-    folder: data.DatasetFolder,
+    folder: DatasetFolder,
     variants: Sequence[str] = (),
 ) -> pathlib.Path:
     """Write the run's network as the next version of its SavedModel and check it on real patches.

@@ -17,6 +17,7 @@ from absl import logging
 from numpy.typing import NDArray
 
 from medxfer import data, serving
+from medxfer.dataset_folder import DatasetFolder
 from medxfer.runs import RunFolder
 
 Monitor = Callable[[NDArray[np.float64], NDArray[np.int64]], float]
@@ -26,7 +27,7 @@ def write(
     home: pathlib.Path,
     model: keras.Model,
     model_module: ModuleType,
-    folder: data.DatasetFolder,
+    folder: DatasetFolder,
     *,
     monitor: Monitor,
     batch_size: int,

@@ -22,6 +22,7 @@ from data_prep.errors import UserError
 from medxfer import batches, data, distribution, experiment, runs, tuning
 from medxfer.checkpoints import Checkpoints
 from medxfer.config import Config
+from medxfer.dataset_folder import DatasetFolder
 from medxfer.stage_loop import Progress, Run, StageLoop
 from medxfer.studies import auto
 from medxfer.tensorboard import Board
@@ -212,9 +213,7 @@ def command(config: Config, output: pathlib.Path) -> RangeTest:
     return found
 
 
-def _write(
-    found: RangeTest, config: Config, folder: data.DatasetFolder, output: pathlib.Path
-) -> None:
+def _write(found: RangeTest, config: Config, folder: DatasetFolder, output: pathlib.Path) -> None:
     from medxfer.evaluation import figures
 
     output.mkdir(parents=True, exist_ok=True)

@@ -289,11 +289,12 @@ def _list_groups() -> None:
     config = config_from_flags()
     plugins.check("medxfer.models", config.model)
     quiet.import_tensorflow()
-    from medxfer import data, groups_table
+    from medxfer import groups_table
+    from medxfer.dataset_folder import DatasetFolder
 
     classes = ("one", "other")
     if config.data:
-        classes = data.DatasetFolder.open(config.data, app=FLAGS.app).classes
+        classes = DatasetFolder.open(config.data, app=FLAGS.app).classes
     elif FLAGS.app:
         classes = plugins.load("medxfer.apps", FLAGS.app).CLASSES or classes
     print(groups_table.command(config, len(classes), FLAGS["tune"].present))

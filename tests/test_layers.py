@@ -19,6 +19,7 @@ FORBIDDEN = {
         "medxfer.apps",
         "medxfer.models",
         "medxfer.data",
+        "medxfer.dataset_folder",
     },
     "medxfer/apps": {
         "keras",

@@ -14,6 +14,7 @@ from data_prep.phantoms import classify as phantom
 from data_prep.readers._classification import Options
 from data_prep.splits import pseudonym
 from medxfer import data
+from medxfer.dataset_folder import DatasetFolder
 from tests.data_prep.pictures import save, texture, write_folders
 
 KEY = classify.PUBLIC_KEY
@@ -29,7 +30,7 @@ def prepare(raw, output, choice=SUBJECTS, settings=None, **given):
 
 def records(output: pathlib.Path) -> dict[str, dict]:
     """Case -> its example and its part, of all parts."""
-    folder = data.DatasetFolder.open(output, app="classify")
+    folder = DatasetFolder.open(output, app="classify")
     return {
         unit["case"]: {**unit, "part": part}
         for part in folder.splits
@@ -297,4 +298,4 @@ def test_real_sets(real_data, tmp_path, folder, pattern, leaks, identical, simil
     assert len(found["leaks"]) == leaks
     assert len(found["identical"]) == identical and len(found["similar"]) == similar
     assert not found["conflicts"] and not made.prep["skipped"]
-    data.DatasetFolder.open(made.output)  # which tests that no subject is in two parts
+    DatasetFolder.open(made.output)  # which tests that no subject is in two parts

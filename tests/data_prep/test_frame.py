@@ -7,6 +7,7 @@ from data_prep import command, frame
 from data_prep.errors import UserError
 from data_prep.phantoms import frame as phantom
 from medxfer import data
+from medxfer.dataset_folder import DatasetFolder
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def raw(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(raw):
     made = frame.prepare(raw, raw.with_name("data"), settings=frame.Settings(crops=3))
-    return data.DatasetFolder.open(made.output, app="frame")
+    return DatasetFolder.open(made.output, app="frame")
 
 
 def test_fill_keeps_proportions_and_drops_the_margins():

@@ -331,8 +331,9 @@ class Records(Family):
 
     def read(self, root):
         from medxfer import data
+        from medxfer.dataset_folder import DatasetFolder
 
-        folder = data.DatasetFolder.open(root / "data", app="cimt")
+        folder = DatasetFolder.open(root / "data", app="cimt")
         for split in ("train", "validation"):
             data.Pipeline(folder, split, batch_size=2, transform=lambda images: images)
         for _ in data.units(folder, "test"):

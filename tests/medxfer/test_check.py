@@ -15,6 +15,7 @@ from data_prep import cimt
 from data_prep.errors import UserError
 from medxfer import check, check_estimate, check_images, data, groups_table, tuning
 from medxfer.config import Config
+from medxfer.dataset_folder import DatasetFolder
 from tests.medxfer.conftest import SMALL
 
 
@@ -223,7 +224,7 @@ def test_what_one_split_holds_is_judged(carotid_records, tmp_path, problems, cap
 def test_pixels_are_described_as_they_are(carotid_records, capsys):
     assert check.check(str(carotid_records), "cimt")
     lines = capsys.readouterr().out.splitlines()
-    folder = data.DatasetFolder.open(carotid_records, app="cimt")
+    folder = DatasetFolder.open(carotid_records, app="cimt")
     for split in folder.splits:
         (place,) = (n for n, line in enumerate(lines) if line.startswith(f"  {split}: "))
         pixels = np.concatenate([unit["image"].ravel() for unit in data.units(folder, split)])

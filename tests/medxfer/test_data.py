@@ -12,6 +12,7 @@ from scipy import ndimage
 from data_prep import command, records, splits
 from data_prep.errors import UserError
 from medxfer import data
+from medxfer.dataset_folder import DatasetFolder
 from tests.data_prep import fake
 
 
@@ -31,7 +32,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(prepared):
-    return data.DatasetFolder.open(prepared, app="fake")
+    return DatasetFolder.open(prepared, app="fake")
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def change(path, **values):
     path.write_text(json.dumps(content))
 
 
-def expected(folder: data.DatasetFolder, split: str) -> list[dict]:
+def expected(folder: DatasetFolder, split: str) -> list[dict]:
     """Every example, by TensorFlow's message class and Pillow."""
     found = []
     for path in folder.files(split):
@@ -252,7 +253,7 @@ def test_patch_transform_gives_a_network_its_input(folder):
 def test_a_folder_that_is_not_whole_is_refused(copy, prepare, message):
     prepare(copy)
     with pytest.raises(UserError, match=message):
-        data.DatasetFolder.open(copy, app="fake")
+        DatasetFolder.open(copy, app="fake")
 
 
 def test_a_subject_in_two_parts_is_refused(copy):
@@ -261,7 +262,7 @@ def test_a_subject_in_two_parts_is_refused(copy):
     contents["test"]["subjects"].append(leak)
     change(copy / "prep.json", splits=contents)
     with pytest.raises(UserError, match=leak):
-        data.DatasetFolder.open(copy)
+        DatasetFolder.open(copy)
 
 
 def test_records_of_an_undeclared_subject_are_refused(copy):
@@ -269,7 +270,7 @@ def test_records_of_an_undeclared_subject_are_refused(copy):
     hidden = contents["train"]["subjects"].pop()
     change(copy / "prep.json", splits=contents)
     with pytest.raises(UserError, match=f"not in its prep.json .{hidden}"):
-        pipeline(data.DatasetFolder.open(copy))
+        pipeline(DatasetFolder.open(copy))
 
 
 def test_an_unknown_split_is_refused(folder):
@@ -294,7 +295,7 @@ def test_a_damaged_record_is_named(copy, record, damage):
     place = record_starts(content)[record] + 40
     content[place] ^= 1
     path.write_bytes(content[:place] if damage == "cut" else content)
-    folder = data.DatasetFolder.open(copy)
+    folder = DatasetFolder.open(copy)
     with pytest.raises(UserError, match=f"{path.name}: record {record} .* damaged"):
         pipeline(folder)
     with pytest.raises(UserError, match=f"{path.name}: record {record} .* damaged"):
@@ -308,7 +309,7 @@ def test_a_file_cut_between_records_is_noticed(copy, kept):
     path = copy / "fake-train.tfrecord-00000-of-00001"
     content = path.read_bytes()
     path.write_bytes(content[: record_starts(content)[kept]])
-    folder = data.DatasetFolder.open(copy)
+    folder = DatasetFolder.open(copy)
     with pytest.raises(UserError, match=f"holds {kept} records, but 160 were written"):
         pipeline(folder)
     with pytest.raises(UserError, match=f"holds {kept} records, but 160 were written"):
@@ -332,4 +333,4 @@ def test_patches_of_several_sizes_and_broken_images_are_refused(folder, copy):
             for record in [good] * place + [other]:
                 writer.write(record)
         with pytest.raises(UserError, match="cannot be read as equal images|of several sizes"):
-            pipeline(data.DatasetFolder.open(copy))
+            pipeline(DatasetFolder.open(copy))

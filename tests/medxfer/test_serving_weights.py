@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from medxfer import data, exports, serving, serving_weights
+from medxfer.dataset_folder import DatasetFolder
 from medxfer.models import alexnet
 from tests.medxfer import test_serving
 from tests.testing.networks import tiny_network
@@ -94,7 +95,7 @@ def test_an_export_computes_with_the_rounded_weights(model, tmp_path, kind, shar
 
 
 def test_the_exports_of_a_run_are_compared(carotid_records, tmp_path):
-    folder = data.DatasetFolder.open(carotid_records)
+    folder = DatasetFolder.open(carotid_records)
     model = tiny_network.build(len(folder.classes))
     settings = {"patch": 17, "app": "cimt", "run_card_hash": "abc"}
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from medxfer import data, plugins
+from medxfer.dataset_folder import DatasetFolder
 from medxfer.evaluation.intervals import Interval
 from medxfer.report import measure_name
 
@@ -68,7 +69,7 @@ class AppTestCase:
     def folder(cls, raw):
         prepare = importlib.import_module(f"data_prep.{cls.name}").prepare
         made = prepare(raw, raw.with_name("records"), settings=cls().settings())
-        return data.DatasetFolder.open(made.output, app=cls.name)
+        return DatasetFolder.open(made.output, app=cls.name)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -105,7 +106,7 @@ class AppTestCase:
         folder = app.prepared_phantom(cache)
         assert calls == [cache]
         times = {path: path.stat().st_mtime_ns for path in pathlib.Path(folder).iterdir()}
-        opened = data.DatasetFolder.open(folder, app=self.name)
+        opened = DatasetFolder.open(folder, app=self.name)
         assert opened.count("test") > 0
         assert app.prepared_phantom(cache) == folder
         assert times == {path: path.stat().st_mtime_ns for path in pathlib.Path(folder).iterdir()}

@@ -13,6 +13,7 @@ from data_prep import classify as prep
 from data_prep.phantoms import classify as phantom
 from medxfer import data
 from medxfer.apps import classify
+from medxfer.dataset_folder import DatasetFolder
 from medxfer.evaluation import classification
 from medxfer.report import measure_name
 from medxfer.studies import measures
@@ -124,7 +125,7 @@ def several(tmp_path_factory):
     raw = tmp_path_factory.mktemp("several") / "raw"
     phantom.generate(raw, subjects=24, seed=3, multilabel=True)
     made = prep.prepare(raw, raw.with_name("records"), settings=SMALL)
-    return data.DatasetFolder.open(made.output, app="classify")
+    return DatasetFolder.open(made.output, app="classify")
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,7 @@ class TestPredict:
 
     def test_an_image_has_the_pixels_of_its_record(self, raw, tmp_path):
         made = prep.prepare(raw, tmp_path / "all", settings=SMALL, options=_test_only(tmp_path))
-        folder = data.DatasetFolder.open(made.output)
+        folder = DatasetFolder.open(made.output)
         stored = {unit["image"].tobytes() for unit in data.units(folder, "test")}
         paths = classify.raw_inputs(raw)
         assert len(paths) == folder.count("test")

@@ -174,11 +174,12 @@ def test_no_test_example_is_ever_read(carotid_records, tiny_network, tmp_path):
 
     from medxfer import data, experiment
     from medxfer.config import Config
+    from medxfer.dataset_folder import DatasetFolder
 
     choices = []
     for name, spoil in (("whole", None), ("noise", b"\0" * 999), ("absent", "unlink")):
         place = shutil.copytree(carotid_records, tmp_path / name / "records")
-        folder = data.DatasetFolder.open(place, app="cimt")
+        folder = DatasetFolder.open(place, app="cimt")
         shards = [path for split in ("test", "validation_roi") for path in folder.files(split)]
         for path in shards if spoil else ():
             path.unlink()
