@@ -367,7 +367,7 @@ def ridge_refit(x, y, kernel, bias, ridge: float):
     inverse = np.linalg.inv(products + strength * np.eye(len(x)))
     dual = inverse @ missing
     variance = np.sum((y - y_mean) ** 2) or 1.0
-    before = np.sum((y - x @ kernel - bias) ** 2) / variance
+    before = np.sum((missing + (y_mean - x_mean @ kernel - bias)) ** 2) / variance
     after = np.sum((dual / np.diag(inverse)[:, None]) ** 2) / variance
     kernel = kernel + centred.T @ dual.astype(x.dtype)
     return kernel, y_mean - x_mean @ kernel, float(before), float(after)
