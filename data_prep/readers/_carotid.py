@@ -126,7 +126,7 @@ def source(
     return Source(name, paths, tuple(files), kind, root, subject, problem=problem, **more)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class CarotidStudy:
     """One longitudinal B-mode image with its far wall drawn.
 

@@ -268,7 +268,7 @@ class _Opened:
         try:
             if not self._path.stat().st_size:
                 raise Unusable("the video file is empty")
-            self._container = av.open(str(self._path), metadata_errors="replace")
+            self._container = av.open(str(self._path), **_lenient())
         except FileNotFoundError as error:
             raise Unusable("the video file is missing") from error
         except (av.error.FFmpegError, OSError) as error:
@@ -293,6 +293,13 @@ class _Opened:
 
     def __exit__(self, *_) -> None:
         self._container.close()
+
+
+def _lenient() -> dict[str, str]:
+    """Options with which titles that are no UTF-8 do not end the reading; PyAV 19 needs none."""
+    import av
+
+    return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def _decodes(context) -> bool:
