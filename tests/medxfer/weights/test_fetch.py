@@ -190,6 +190,7 @@ def test_cache_folder(monkeypatch):
 
 
 def test_indexes_of_pip(monkeypatch, tmp_path):
+    pytest.importorskip("pip", reason="an environment without pip has no settings of pip")
     config = tmp_path / "pip.conf"
     config.write_text("[global]\nindex-url = https://one/simple\nextra-index-url = https://two/s\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
