@@ -121,12 +121,14 @@ def options() -> Options:
     )
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], resumes: bool = True) -> None:
     """Parse the flags and call ``main``.
 
     A user's error is one line on stderr and status 2. Whoever is asked to end (SIGTERM) leaves with
-    status 75, :data:`data_prep.signals.RESUME`.
+    status 75, :data:`data_prep.signals.RESUME`. Without ``resumes`` what was interrupted has left
+    nothing, and the same command starts anew.
     """
+    again = "The same command goes on from here." if resumes else "The same command starts anew."
 
     def parsed(arguments: Sequence[str]) -> Sequence[str]:
         try:
@@ -160,11 +162,11 @@ def run(main: Callable[[], None]) -> None:
             print(f"Error: {error.strerror or error}{place}.", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
-            print("Interrupted. The same command goes on from here.", file=sys.stderr)
+            print(f"Interrupted. {again}", file=sys.stderr)
             sys.exit(130)
         except signals.Terminated as ended:
             why = str(ended) or "Asked to end"
-            print(f"{why}. The same command goes on from here.", file=sys.stderr)
+            print(f"{why}. {again}", file=sys.stderr)
             sys.exit(signals.RESUME)
 
     logging.set_verbosity(logging.INFO)  # unless --verbosity says otherwise

@@ -394,4 +394,4 @@ if __name__ == "__main__":
     folders.define_output()
     flags.DEFINE_integer("patients", 20, "Cases to make.", 1, 999)
     flags.DEFINE_integer("emboli_per_patient", 3, "Emboli in each.", 1, 255)
-    command.run(main)
+    command.run(main, resumes=False)

@@ -294,4 +294,4 @@ if __name__ == "__main__":
     folders.define_output()
     flags.DEFINE_integer("subjects", 24, "Persons; enough for 10 or more in each part.", 1)
     flags.DEFINE_integer("images_per_subject", 2, "As left and right of a person.", 1)
-    command.run(main)
+    command.run(main, resumes=False)

@@ -233,4 +233,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("subjects", 120, "Each has one to three images.", 1)
     flags.DEFINE_bool("multilabel", False, "Images show several nodules, or none.")
     flags.DEFINE_integer("classes", len(CLASSES), "Kinds of nodules.", 2, len(CLASSES))
-    command.run(main)
+    command.run(main, resumes=False)

@@ -223,4 +223,4 @@ if __name__ == "__main__":
     folders.define_output()
     flags.DEFINE_integer("videos", 8, "Each has good and spoilt frames.", 1)
     flags.DEFINE_integer("frames", 40, "Frames of a video, at 5 a second.", 1)
-    command.run(main)
+    command.run(main, resumes=False)

@@ -290,4 +290,4 @@ def main() -> None:
 if __name__ == "__main__":
     folders.define_output()
     flags.DEFINE_integer("patients", 12, "One series each, most with 3 to 6 emboli.", 1, 999)
-    command.run(main)
+    command.run(main, resumes=False)

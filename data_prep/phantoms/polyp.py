@@ -159,4 +159,4 @@ if __name__ == "__main__":
     folders.define_output()
     flags.DEFINE_integer("videos", 12, "Half of them show polyps.", 1)
     flags.DEFINE_integer("frames", 20, "Frames of a video, at 5 a second.", 1)
-    command.run(main)
+    command.run(main, resumes=False)

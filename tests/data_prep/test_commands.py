@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import pkgutil
+import signal
 import subprocess
 import sys
 import time
@@ -104,3 +105,16 @@ def test_a_phantom_is_prepared_from_the_shell(app, tmp_path):
     again = shell(f"data_prep.{app}", *given)
     assert again.returncode == 0 and "Dataset was complete before" in again.stdout
     assert not (tmp_path / "data.partial").exists()
+
+
+def test_an_interrupted_phantom_leaves_nothing_and_starts_anew(tmp_path):
+    line = [sys.executable, "-m", "data_prep.phantoms.cimt", f"--output={tmp_path / 'raw'}"]
+    process = subprocess.Popen([*line, "--subjects=500"], stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not list(tmp_path.iterdir()) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.endswith("Interrupted. The same command starts anew.\n")
+    assert not list(tmp_path.iterdir())
