@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from absl import app, flags, logging
 
 from data_prep import locks, signals, splits
-from data_prep.errors import AGAIN, UserError, no_room
+from data_prep.errors import AGAIN, ANEW, UserError, no_room
 from data_prep.options import RUNNERS, Options, Prepared
 
 if typing.TYPE_CHECKING:
@@ -154,7 +154,7 @@ def run(main: Callable[[], None], resumes: bool = True) -> None:
             sys.exit(2)
         except Exception as error:
             if reason := no_room(error):
-                print(f"Error: {reason}. {AGAIN}", file=sys.stderr)
+                print(f"Error: {reason}. {AGAIN if resumes else ANEW}", file=sys.stderr)
                 sys.exit(2)
             if not isinstance(error, OSError):
                 raise

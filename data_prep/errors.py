@@ -8,7 +8,8 @@ import os
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 #: What the user can do then.
-AGAIN = "Make room and give the same command again: what is done is kept."
+ANEW = "Make room and give the same command again."
+AGAIN = f"{ANEW[:-1]}: what is done is kept."
 
 
 class UserError(ValueError):
