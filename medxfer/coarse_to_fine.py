@@ -11,6 +11,8 @@ import numpy as np
 from scipy import interpolate, ndimage
 
 if typing.TYPE_CHECKING:
+    import tensorflow as tf
+
     from medxfer.dense import DenseMap
 
 
@@ -37,6 +39,7 @@ def coarse_to_fine(
     fine_columns: int = 4,
     keep: float = 0.3,
     reach: int = 1,
+    features: "tf.Tensor | None" = None,
 ) -> CoarseToFine:
     """Map one region, evaluating the head at a quarter of its positions or fewer.
 
@@ -58,8 +61,10 @@ def coarse_to_fine(
     reach
         Rows evaluated on either side of a position that stands out, in its own and in
         neighbouring coarse columns.
+    features
+        What ``dense.features(roi)`` gives, where it is known already.
     """
-    features = dense.features(roi)
+    features = dense.features(roi) if features is None else features
     shape = dense.grid(roi)
     rows, columns = (_every(step, count) for step, count in zip(coarse, shape, strict=True))
     values = dense.probabilities(features, _positions(rows, columns))

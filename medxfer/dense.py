@@ -79,9 +79,12 @@ def mapper(
 
 
 def _map(maps: "DenseMap", coarse: bool, own_samples: int, roi: np.ndarray) -> np.ndarray:
+    features = maps.features(roi)
     if own_samples:
-        maps = maps.calibrated([roi], own_samples)
-    return coarse_to_fine(maps, roi).probabilities if coarse else maps(roi)
+        maps = maps.calibrated([roi], own_samples, features=[features])
+    if coarse:
+        return coarse_to_fine(maps, roi, features=features).probabilities
+    return maps(roi, features)
 
 
 def default_margin(patch: int) -> int:
@@ -214,8 +217,13 @@ class DenseMap:
         last = self._dense.output is output
         self._rest = None if last else keras.Model(self._dense.output, output)
         self._classify = tf.function(self._head, reduce_retracing=True)
-        kernel, bias = self._dense.kernel, self._dense.bias if self._dense.use_bias else 0.0
-        self._set_weights(tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias))
+        self._kernel = tf.cast(self._dense.kernel, self._dense.compute_dtype)
+        inputs, outputs = self._kernel.shape
+        self._correct(
+            np.zeros((inputs, 0), np.float32),
+            np.zeros((0, outputs), np.float32),
+            np.float32(self._dense.bias if self._dense.use_bias else np.zeros(outputs)),
+        )
 
     def grid(self, roi: np.ndarray) -> tuple[int, int]:
         """Rows and columns of positions in ``roi``."""
@@ -232,7 +240,7 @@ class DenseMap:
         positions = np.asarray(positions, np.int32)
         chunks = np.split(positions, range(self.chunk, len(positions), self.chunk))
         return np.concatenate(
-            [self._classify(features, chunk, *self._head_weights) for chunk in chunks]
+            [self._classify(features, chunk, self._kernel, *self._correction) for chunk in chunks]
         )
 
     def to_pixels(self, values: np.ndarray, roi: np.ndarray) -> np.ndarray:
@@ -243,23 +251,33 @@ class DenseMap:
         )
         return np.einsum("ya,abk,xb->yxk", rows, values, columns, optimize=True)
 
-    def __call__(self, roi: np.ndarray) -> np.ndarray:
-        """Map of one region: float32 (H, W, classes). Regions of one size share one graph."""
+    def __call__(self, roi: np.ndarray, features: tf.Tensor | None = None) -> np.ndarray:
+        """Map of one region: float32 (H, W, classes). Regions of one size share one graph.
+
+        ``features`` are those of :meth:`features`, where they are known already.
+        """
         grid = self.grid(roi)
         everywhere = np.indices(grid).reshape(2, -1).T
-        values = self.probabilities(self.features(roi), everywhere)
+        features = self.features(roi) if features is None else features
+        values = self.probabilities(features, everywhere)
         return self.to_pixels(values.reshape(*grid, -1), roi)
 
     def calibrated(
-        self, rois: Sequence[np.ndarray], samples: int = 512, seed: int = 0, ridge: float = 0.01
+        self,
+        rois: Sequence[np.ndarray],
+        samples: int = 512,
+        seed: int = 0,
+        ridge: float = 0.01,
+        features: Sequence[tf.Tensor] | None = None,
     ) -> "DenseMap":
         """A map whose first dense layer is fitted to features that lack the padding of patches.
 
         Windows of ``rois`` are computed twice, as the map has them and as patches. Ridge
         regression, shrunk towards the present weights, then finds the weights with which the layer
-        answers to the former as it does to the latter. No labels are used, the model itself is left
-        alone, and maps take no longer. The share of variance left unexplained is logged. Where the
-        network does not pad there is nothing to fit, and the map itself is returned.
+        answers to the former as it does to the latter. No labels are used and the model itself is
+        left alone. The change has the rank of ``samples`` and is kept as two thin matrices, so
+        that maps take little longer. The share of the difference that is left is logged. Where
+        the network does not pad there is nothing to fit, and the map itself is returned.
 
         Parameters
         ----------
@@ -270,7 +288,9 @@ class DenseMap:
         seed
             Seed of the choice.
         ridge
-            See :func:`ridge_refit`.
+            See :func:`ridge_correction`.
+        features
+            What :meth:`features` gives for each of ``rois``, where it is known already.
 
         Raises
         ------
@@ -284,16 +304,21 @@ class DenseMap:
         random = np.random.default_rng(seed)
         chosen = random.choice(len(rois), min(16, len(rois)), replace=False)
         share = -(-samples // len(chosen))
-        pairs = [self._windows(rois[k], share, random) for k in chosen]
+        if features is None:
+            features = [self.features(roi) for roi in rois]
+        pairs = [self._windows(rois[k], features[k], share, random) for k in chosen]
         x, patches = (np.concatenate(part) for part in zip(*pairs, strict=True))
-        kernel, bias = (keras.ops.convert_to_numpy(weight) for weight in self._exact_weights)
-        original = [keras.ops.convert_to_numpy(weight) for weight in self._dense.get_weights()]
-        y = sum(original[1:], patches @ original[0])
-        kernel, bias, before, after = ridge_refit(x, y, kernel, bias, ridge)
-        text = "Head fitted to maps: %.3f of variance unexplained, was %.3f."
-        logging.vlog(1, text, after, before)
+        basis, dual, bias = (keras.ops.convert_to_numpy(part) for part in self._exact)
+        own_bias = keras.ops.convert_to_numpy(self._dense.bias) if self._dense.use_bias else 0.0
+        # The difference is taken before it is rounded to the precision of the model.
+        through = tf.matmul(tf.cast(patches - x, self._kernel.dtype), self._kernel)
+        missing = tf.cast(through, tf.float32).numpy() + own_bias - bias - x @ basis @ dual
+        more_basis, more_dual, shift, left = ridge_correction(x, missing, ridge)
+        logging.vlog(1, "Head fitted to maps: %.3f of the difference left.", left)
         fitted = copy.copy(self)  # shares the compiled graphs, which take the weights as arguments
-        fitted._set_weights(tf.constant(kernel), tf.constant(bias))
+        fitted._correct(
+            np.concatenate([basis, more_basis], 1), np.concatenate([dual, more_dual]), bias + shift
+        )
         return fitted
 
     def _enlarged(self, roi):
@@ -306,20 +331,21 @@ class DenseMap:
         enlarged = axes[0] @ tf.cast(roi, tf.float32) @ axes[1].T
         return self._preprocess(tf.repeat(enlarged[None, :, :, None], 3, axis=-1))
 
-    def _set_weights(self, kernel, bias):
-        self._exact_weights = kernel, bias
-        dtype = self._dense.compute_dtype
-        self._head_weights = tf.cast(kernel, dtype), tf.cast(bias, dtype)
+    def _correct(self, basis, dual, bias):
+        """The first dense layer is x @ (kernel + basis @ dual) + bias from now on."""
+        self._exact = basis, dual, bias
+        self._correction = tuple(tf.cast(part, self._kernel.dtype) for part in self._exact)
 
-    def _head(self, features, positions, kernel, bias):
+    def _head(self, features, positions, kernel, basis, dual, bias):
         x = self._read(self._map.windows(features, positions), training=False)
-        x = self._dense.activation(tf.matmul(tf.cast(x, kernel.dtype), kernel) + bias)
+        x = tf.cast(x, kernel.dtype)
+        x = self._dense.activation(x @ kernel + (x @ basis) @ dual + bias)
         logits = x if self._rest is None else self._rest(x, training=False)
         return tf.nn.softmax(tf.cast(logits, tf.float32))
 
-    def _windows(self, roi, number, random):
+    def _windows(self, roi, features, number, random):
         """What the first dense layer reads at ``number`` positions: from the map, from patches."""
-        features, grid = self.features(roi), np.prod(self.grid(roi))
+        grid = np.prod(self.grid(roi))
         candidates = random.choice(grid, min(grid, 4 * number), replace=False)
         candidates = np.stack(np.unravel_index(candidates, self.grid(roi)), 1)
         weights = 1.1 - self.probabilities(features, candidates)[:, 0].astype(np.float64)
@@ -336,41 +362,40 @@ class DenseMap:
         return [np.concatenate(part) for part in zip(*pairs, strict=True)]
 
 
-def ridge_refit(x, y, kernel, bias, ridge: float):
-    """Ridge regression towards given weights, for many more inputs than rows.
+def ridge_correction(x, missing, ridge: float):
+    """What a dense layer lacks, by ridge regression for many more inputs than rows.
 
-    Minimises the squared error of ``x @ kernel + bias`` plus lambda |change of the kernel|^2, with
-    lambda ``ridge`` times the mean squared length of the centred rows of ``x``; the bias is free.
+    Minimises the squared error of ``x @ change + shift`` against ``missing`` plus lambda
+    |change|^2, with lambda ``ridge`` times the mean squared length of the centred rows of ``x``;
+    the shift is free.
 
     Parameters
     ----------
-    x, y
-        Float (N, inputs) and (N, outputs).
-    kernel, bias
-        Present weights, (inputs, outputs) and (outputs,) or 0.
+    x
+        Float (N, inputs).
+    missing
+        Float (N, outputs): what is wanted less what the layer answers now.
     ridge
         Above 0.
 
     Returns
     -------
-    kernel, bias : np.ndarray
-        New weights.
-    before, after : float
-        Share of the variance of ``y`` left unexplained by the present weights, and by the new ones
-        when each row is left out in turn (in closed form, with the means of all rows).
+    basis, dual, shift : np.ndarray
+        (inputs, N), (N, outputs) and (outputs,): the change of the kernel is ``basis @ dual``, that
+        of the bias ``shift``.
+    left : float
+        Share of the sum of squares of ``missing`` that remains when each row is left out in turn
+        (in closed form, with the means of all rows).
     """
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    centred = x - x_mean
-    missing = y - y_mean - centred @ kernel
-    products = (centred @ centred.T).astype(np.float64)  # N is small beside the inputs
+    x_mean, missing_mean = x.mean(0), missing.mean(0)
+    basis = (x - x_mean).T
+    products = (basis.T @ basis).astype(np.float64)  # N is small beside the inputs
     strength = ridge * np.trace(products) / len(x) or 1.0  # rows that are all alike teach nothing
     inverse = np.linalg.inv(products + strength * np.eye(len(x)))
-    dual = inverse @ missing
-    variance = np.sum((y - y_mean) ** 2) or 1.0
-    before = np.sum((missing + (y_mean - x_mean @ kernel - bias)) ** 2) / variance
-    after = np.sum((dual / np.diag(inverse)[:, None]) ** 2) / variance
-    kernel = kernel + centred.T @ dual.astype(x.dtype)
-    return kernel, y_mean - x_mean @ kernel, float(before), float(after)
+    dual = inverse @ (missing - missing_mean)
+    left = np.sum((dual / np.diag(inverse)[:, None]) ** 2) / (np.sum(missing**2) or 1.0)
+    dual = dual.astype(x.dtype)
+    return basis, dual, missing_mean - (x_mean @ basis) @ dual, float(left)
 
 
 def _checked_margin(patch: int, margin: int | None, least: int) -> int:

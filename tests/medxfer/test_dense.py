@@ -140,6 +140,20 @@ def test_padding_differs_and_calibration_lessens_it(padded):
         np.testing.assert_array_equal(old, new)
 
 
+def test_a_calibrated_map_is_that_of_a_network_with_the_changed_layer(padded):
+    module, roi = network_module(), region(9, 12, dense.default_margin(SIDE))
+    fitted = DenseMap(padded, module, patch=SIDE, stride=1).calibrated([roi], 50)
+    changed = keras.models.clone_model(padded)
+    changed.set_weights(padded.get_weights())
+    first = next(layer for layer in changed.layers if isinstance(layer, layers.Dense))
+    basis, dual, bias = fitted._exact
+    first.set_weights([first.get_weights()[0] + basis @ dual, bias])
+    found, expected = (
+        maps(roi) for maps in (fitted, DenseMap(changed, module, patch=SIDE, stride=1))
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_calibration_leaves_a_network_without_padding_as_it_is(unpadded):
     maps = DenseMap(unpadded, network_module(), patch=SIDE, stride=2)
     assert maps.calibrated([region(8, 9, maps.margin)]) is maps
@@ -152,27 +166,23 @@ def test_calibration_on_a_blank_region_does_no_harm(padded):
     assert np.isfinite(fitted(region(5, 5, maps.margin))).all()
 
 
-def test_ridge_refit_is_the_least_squares_solution_of_the_augmented_system():
+def test_ridge_correction_is_the_least_squares_solution_of_the_augmented_system():
     random = np.random.default_rng(0)
-    x, kernel, bias = random.normal(size=(12, 30)), random.normal(size=(30, 4)), random.normal(4)
-    x += 3
-    y = x @ random.normal(size=(30, 4)) + 1
-    new, new_bias, before, after = dense.ridge_refit(x, y, kernel, bias, 0.1)
+    x, missing = random.normal(size=(12, 30)) + 3, random.normal(size=(12, 4)) + 1
+    basis, dual, shift, left = dense.ridge_correction(x, missing, 0.1)
 
-    centred = x - x.mean(0)
+    centred, target = x - x.mean(0), missing - missing.mean(0)
     strength = 0.1 * np.mean(np.sum(centred**2, 1))
 
     def solve(rows):
-        left = np.concatenate([centred[rows], np.sqrt(strength) * np.eye(30)])
-        right = np.concatenate([(y - y.mean(0))[rows], np.sqrt(strength) * kernel])
-        return np.linalg.lstsq(left, right)[0]
+        augmented = np.concatenate([centred[rows], np.sqrt(strength) * np.eye(30)])
+        right = np.concatenate([target[rows], np.zeros((30, 4))])
+        return np.linalg.lstsq(augmented, right)[0]
 
-    np.testing.assert_allclose(new, solve(slice(None)), atol=1e-9)
-    np.testing.assert_allclose(x.mean(0) @ new + new_bias, y.mean(0))
-    left_out = [(y - y.mean(0))[k] - centred[k] @ solve(np.arange(12) != k) for k in range(len(x))]
-    variance = np.sum((y - y.mean(0)) ** 2)
-    assert after == pytest.approx(np.sum(np.square(left_out)) / variance)
-    assert before == pytest.approx(np.sum((y - x @ kernel - bias) ** 2) / variance)
+    np.testing.assert_allclose(basis @ dual, solve(slice(None)), atol=1e-9)
+    np.testing.assert_allclose(x.mean(0) @ basis @ dual + shift, missing.mean(0))
+    left_out = [target[k] - centred[k] @ solve(np.arange(12) != k) for k in range(len(x))]
+    assert left == pytest.approx(np.sum(np.square(left_out)) / np.sum(missing**2))
 
 
 def test_bfloat16_follows_the_precision_of_the_model():
