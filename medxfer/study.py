@@ -65,6 +65,14 @@ flags.DEFINE_bool(
     "Keep the weights of finished runs. The comparison does not need them, and they take most of a "
     "study's space; without them its runs cannot predict, evaluate other records or be exported.",
 )
+flags.DEFINE_float(
+    "hours",
+    None,
+    "Time there is, with --jobs on this machine. Amounts of data and seeds are planned in their "
+    "order for as long as they fit by estimate; the plan and the report say what is left out. "
+    "Default: all.",
+    lower_bound=0.0,
+)
 flags.DEFINE_bool("dry_run", False, "Write and print the plan with its estimated time; no run.")
 flags.DEFINE_string("plan", None, "Do the runs of this plan file instead of planning by the flags.")
 
@@ -106,7 +114,7 @@ def main() -> None:
     rates = _rates()
     quiet.import_tensorflow()
     from medxfer import experiment
-    from medxfer.studies import estimate, execute
+    from medxfer.studies import estimate, execute, within
     from medxfer.studies import plan as plans
 
     shard = execute.shard_of(FLAGS.shard)
@@ -120,14 +128,18 @@ def main() -> None:
     if (plan.app, plan.fingerprint) != (base.app, folder.fingerprint):
         raise UserError(f"{FLAGS.plan} is a plan for other records or another app.")
     study = plans.StudyFolder(_output(plan))
+    counts = {split: folder.count(split) for split in folder.splits}
+    records = estimate.Records(counts, len(folder.subjects("train")))
+    if FLAGS.hours is not None:
+        if FLAGS.plan:
+            raise UserError("--hours chooses among runs, a --plan says them: give one of the two.")
+        study.check_place()
+        plan = within.fit(study, plan, FLAGS.hours, records, FLAGS.jobs)
     study.write_plan(plan, shared=shard[1] > 1)
     for note in plan.notes:
         logging.info("%s", note)
     if FLAGS.dry_run:
-        examples = {split: folder.count(split) for split in folder.splits}
-        print(_plan_text(study, plan, estimate.estimate(
-            study, plan, examples, len(folder.subjects("train"))
-        )))  # fmt: skip
+        print(_plan_text(study, plan, estimate.estimate(study, plan, records, FLAGS.jobs)))
         return
     with study.hold(shard, FLAGS.claim_age):
         outcome = execute.execute(

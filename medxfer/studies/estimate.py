@@ -17,7 +17,7 @@ from medxfer import tuning
 from medxfer.config import Config
 from medxfer.runs import RunFolder
 from medxfer.studies import execute
-from medxfer.studies.plan import AUTO, SCRATCH, Plan, Planned, StudyFolder
+from medxfer.studies.plan import AUTO, CALIBRATION, SCRATCH, Plan, Planned, StudyFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,27 +38,27 @@ class Estimate:
     disk: float = 0.0
 
     def total(self, jobs: int = 1) -> float:
-        """Seconds for all of them, ``jobs`` at a time.
-
-        Runs at the same time share the processors, so on a machine without idle ones it takes
-        longer than that.
-        """
+        """Seconds for all of them, ``jobs`` at a time."""
         return sum(value or 0.0 for value in self.seconds.values()) / jobs
 
 
-def estimate(
-    study: StudyFolder, plan: Plan, examples: Mapping[str, int], train_subjects: int
-) -> Estimate:
-    """Estimate what is left of a plan.
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """How much there is to work on.
 
-    Parameters
+    Attributes
     ----------
-    study : StudyFolder
-    plan : Plan
     examples : mapping
         Split -> number of examples; ``train``, ``validation``, ``test``.
     train_subjects : int
     """
+
+    examples: Mapping[str, int]
+    train_subjects: int
+
+
+def estimate(study: StudyFolder, plan: Plan, records: Records, jobs: int = 1) -> Estimate:
+    """Estimate what is left of a plan, of which ``jobs`` runs go on at a time."""
     cards = {
         run.name: study.run(run.name).card
         for run in plan.runs
@@ -72,17 +72,37 @@ def estimate(
     if unknown:
         source = f"{source} and a calibration" if source else "a calibration"
         source += ", as if no run ended early"
+    seconds, size = calibrated(study, unknown, plan.fingerprint, records, jobs)
     sizes = {run.config.model: study.run(run.name).weights for run in done}
-    size = {model: path.stat().st_size for model, path in sizes.items() if path.is_file()}
-    for model in dict.fromkeys(run.config.model for run in unknown):
-        own = [run for run in unknown if run.config.model == model]
-        measured = _calibration(study, own[0], plan.fingerprint)
-        size.setdefault(model, measured["bytes"] if measured else 0)
-        for run in own:
-            share = run.subjects / train_subjects
-            known[run.name] = measured and _from_calibration(run, measured, examples, share)
+    size |= {model: path.stat().st_size for model, path in sizes.items() if path.is_file()}
     disk = sum(size.get(run.config.model, 0) for run in left if not run.is_counterpart)
-    return Estimate(known, source, disk)
+    return Estimate(known | seconds, source, disk)
+
+
+def calibrated(
+    study: StudyFolder, runs: Sequence[Planned], fingerprint: str, records: Records, jobs: int = 1
+) -> tuple[dict[str, float | None], dict[str, int]]:
+    """What a few steps of every network say of runs that train one.
+
+    Returns
+    -------
+    seconds : dict
+        Run -> seconds while ``jobs`` of them go on; None where the steps failed.
+    size : dict
+        Network -> bytes of its weights.
+    """
+    seconds: dict[str, float | None] = {}
+    size = {}
+    for model in dict.fromkeys(run.config.model for run in runs):
+        own = [run for run in runs if run.config.model == model]
+        measured = _calibration(study, own[0], fingerprint, jobs)
+        size[model] = measured["bytes"] if measured else 0
+        for run in own:
+            share = run.subjects / records.train_subjects
+            seconds[run.name] = measured and _from_calibration(
+                run, measured, records.examples, share
+            )
+    return seconds, size
 
 
 def _from_finished(
@@ -132,9 +152,9 @@ def _stages(config: Config, names: tuple[str, ...]) -> list[tuple[str, int, bool
     ]
 
 
-def _calibration(study: StudyFolder, run: Planned, fingerprint: str) -> dict | None:
+def _calibration(study: StudyFolder, run: Planned, fingerprint: str, jobs: int) -> dict | None:
     """Times of one network on this machine, measured once and kept; None if that fails."""
-    place = study.path / "calibration"
+    place = study.path / CALIBRATION
     place.mkdir(parents=True, exist_ok=True)
     path: pathlib.Path = place / f"{run.config.model}.json"
     about = {
@@ -143,6 +163,7 @@ def _calibration(study: StudyFolder, run: Planned, fingerprint: str) -> dict | N
         "input_side": run.config.input_side,
         "precision": run.config.precision,
         "records": fingerprint,
+        "jobs": jobs,
     }
     try:
         kept = json.loads(path.read_text())
@@ -157,7 +178,12 @@ def _calibration(study: StudyFolder, run: Planned, fingerprint: str) -> dict | N
     held, ours = os.pipe()  # the child ends when this process does
     try:
         done = subprocess.run(
-            [*words, *flags], stdin=held, capture_output=True, text=True, check=False
+            [*words, *flags],
+            stdin=held,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **execute.environment(jobs)},
         )
     finally:
         os.close(held)

@@ -107,6 +107,18 @@ def flags_of(config: Config) -> list[str]:
     return words
 
 
+def environment(jobs: int) -> dict[str, str]:
+    """Variables of a run that shares this machine's processors with ``jobs`` - 1 others."""
+    if jobs == 1:
+        return {}
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    return {
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "OMP_NUM_THREADS": threads,
+        "TF_NUM_INTRAOP_THREADS": threads,
+    }
+
+
 def shard_of(text: str) -> tuple[int, int]:
     """``i/n`` of ``--shard``, i from 0, as numbers.
 
@@ -233,22 +245,12 @@ class _Executor:
             stdin=subprocess.PIPE,  # the child ends when this end closes
             stdout=log,
             stderr=log,
-            env={**os.environ, **self._environment()},
+            env={**os.environ, **environment(self._jobs)},
         )
         claim.note(child=locks.process(process.pid))
         now = time.monotonic()
         self._active[planned.name] = _Active(planned, process, claim, log, now, now)
         logging.info("Started %s.", _words(planned))
-
-    def _environment(self) -> dict[str, str]:
-        if self._jobs == 1:
-            return {}
-        threads = str(max(1, (os.cpu_count() or 1) // self._jobs))
-        return {
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-            "OMP_NUM_THREADS": threads,
-            "TF_NUM_INTRAOP_THREADS": threads,
-        }
 
     def _reap(self) -> None:
         for name, active in list(self._active.items()):

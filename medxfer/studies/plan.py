@@ -27,6 +27,7 @@ AUTO = "auto"
 SCRATCH = "scratch"
 ONE = "one"  # word for a single training subject among the fractions
 NONE = "none"  # word for no depth among the depths
+CALIBRATION = "calibration"  # folder of a study that holds what estimates come from
 
 _FORMAT = 1
 
@@ -71,12 +72,16 @@ class Plan:
     runs : tuple of Planned
     notes : tuple of str
         What was left out and why.
+    whole : str
+        Where runs were left out for want of time, a hash of the plan with them and of the time;
+        else empty.
     """
 
     app: str
     fingerprint: str
     runs: tuple[Planned, ...]
     notes: tuple[str, ...] = ()
+    whole: str = ""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -192,6 +197,19 @@ class StudyFolder:
             age=age,
         )
 
+    def check_place(self) -> None:
+        """See that the folder is a study's, or free for one.
+
+        Raises
+        ------
+        UserError
+            If something else is there.
+        """
+        if self.plan_file.exists() or not self.path.exists():
+            return
+        if any(path.name != CALIBRATION for path in self.path.iterdir()):
+            raise UserError(f"{self.path} is not empty and holds no study: give another --output.")
+
     def write_plan(self, plan: Plan, shared: bool) -> None:
         """Write the plan file, unless the same plan is there.
 
@@ -210,8 +228,8 @@ class StudyFolder:
                     "the same records, or give another --output."
                 )
             logging.info("The plan has changed; finished runs that belong to it are kept.")
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise UserError(f"{self.path} is not empty and holds no study: give another --output.")
+        else:
+            self.check_place()
         self.path.mkdir(parents=True, exist_ok=True)
         RunFolder(self.path).write_text(self.plan_file.name, content)
 

@@ -53,6 +53,7 @@ def test_nothing_heavy_is_imported_before_the_flags_are_read():
         (["--app=cimt", "--inits=zeros"], "--inits are gaussian, xavier, msra"),
         (["--app=cimt", "--models=alexnt"], "No model is called 'alexnt'"),
         (["--app=cimt", "--rates=0.1,fast"], "--rates are numbers above 0. Received: 0.1,fast"),
+        (["--app=cimt", "--hours=soon"], "flag --hours=soon"),
         (["--app=cimt", "--rates=0"], "--rates are numbers above 0"),
         (["--app=cimt", "--rates=.1", "--base_rate=.1"], "--base_rate is one of --rates"),
     ],

@@ -345,7 +345,8 @@ def test_what_is_left_is_estimated_from_finished_runs(tmp_path):
         weights = study.run(run.name).weights
         weights.parent.mkdir()
         weights.write_bytes(b"0" * (0 if run.is_counterpart else 100))
-    found = estimate.estimate(study, plan, {"train": 80, "validation": 20, "test": 10}, 8)
+    records = estimate.Records({"train": 80, "validation": 20, "test": 10}, 8)
+    found = estimate.estimate(study, plan, records)
     assert set(found.seconds) == {run.name for run in plan.runs} - {r.name for r in first.values()}
     for run in plan.runs:
         if run.name in found.seconds:
