@@ -7,6 +7,7 @@ import pathlib
 from data_prep.errors import UserError
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+MAPS = ("dense", "coarse_to_fine", "patchwise")
 CACHES = ("auto", "memory", "disk", "none")
 INITS = ("gaussian", "xavier", "msra")
 DISTRIBUTIONS = ("auto", "one", "mirrored", "multi_worker")
@@ -56,6 +57,7 @@ class Config:
     # Of classes of unequal size; or weights, sampling. None, so that probabilities stay calibrated.
     balance: str = "none"
     precision: str = "auto"
+    maps: str = "dense"  # how regions are scored, see medxfer.dense
     distribute: str = "auto"
     cache: str = "auto"  # of what frozen layers compute: auto, memory, disk, none
     cache_dtype: str = "float32"  # or float16
@@ -91,6 +93,7 @@ class Config:
         known = ", ".join(DISTRIBUTIONS)
         need(self.distribute in DISTRIBUTIONS, "distribute", f"one of {known}")
         need(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}")
+        need(self.maps in MAPS, "maps", f"one of {', '.join(MAPS)}")
         need(self.cache in CACHES, "cache", f"one of {', '.join(CACHES)}")
         need(self.cache_dtype in ("float32", "float16"), "cache_dtype", "float32 or float16")
         need(self.cache_gib > 0, "cache_gib", "above 0")

@@ -23,9 +23,8 @@ from absl import logging
 
 from medxfer.atrous import AtrousMap, UnsupportedNetworkError
 from medxfer.coarse_to_fine import coarse_to_fine
+from medxfer.config import MAPS
 from medxfer.data import patch_transform
-
-METHODS = ("coarse_to_fine", "dense", "patchwise")
 
 #: Region -> probabilities, float32 (H, W, classes).
 Mapper = Callable[[np.ndarray], np.ndarray]
@@ -63,8 +62,8 @@ def mapper(
     ValueError
         If ``method`` is unknown.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}. Received: {method!r}.")
+    if method not in MAPS:
+        raise ValueError(f"method must be one of {', '.join(MAPS)}. Received: {method!r}.")
     if method != "patchwise":
         try:
             maps = DenseMap(model, model_module, patch=patch, margin=margin)

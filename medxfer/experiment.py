@@ -257,9 +257,9 @@ def _side(settings: Mapping) -> tuple[str, int]:
     return name, settings[name]
 
 
-def network(built: Built, settings: Mapping) -> TrainedNetwork:
+def network(built: Built, settings: Mapping, config: Config) -> TrainedNetwork:
     """What an app's scorer sees of the network; ``settings`` are those of its records."""
-    return TrainedNetwork(built.model, built.network, settings)
+    return TrainedNetwork(built.model, built.network, settings, config.maps)
 
 
 def finish(
@@ -274,11 +274,8 @@ def finish(
     config = Config.load(run.path / "config.json")
     app = app_of(config)
     started = time.monotonic()
-    methods = {
-        config.tune: app.score(
-            folder, "test", app.cnn(network(built, folder.settings)), progress=True
-        ),
-    }
+    scorer = app.cnn(network(built, folder.settings, config))
+    methods = {config.tune: app.score(folder, "test", scorer, progress=True)}
     if counterparts:
         for name, scorer in app.counterparts(folder, card["data"]["seen_subjects"]).items():
             methods[name] = app.score(folder, "test", scorer)

@@ -18,6 +18,7 @@ from medxfer.config import (
     DISTRIBUTIONS,
     HEAD_STARTS,
     INITS,
+    MAPS,
     OPTIMIZERS,
     PRECISIONS,
     Config,
@@ -165,6 +166,14 @@ flags.DEFINE_enum(
     PRECISIONS,
     "auto: mixed_bfloat16 where the processor has matrix units for it (measured three times "
     "faster there), else float32.",
+)
+flags.DEFINE_enum(
+    "maps",
+    _DEFAULTS.maps,
+    MAPS,
+    "How regions are scored (cimt). dense: the network at every place. coarse_to_fine: at about a "
+    "quarter of them, near what stands out, which is for studies that must be quick. patchwise: "
+    "every patch by itself, the slow measure of the others.",
 )
 flags.DEFINE_enum(
     "distribute",

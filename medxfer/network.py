@@ -26,10 +26,14 @@ class TrainedNetwork:
     settings : mapping
         Of the records that the network learnt from; ``patch`` and ``margin`` for maps,
         ``multilabel`` where an image may show several classes.
+    maps : str
+        ``method`` of :func:`medxfer.dense.mapper`.
     """
 
-    def __init__(self, model: keras.Model, plugin: ModuleType, settings: Mapping) -> None:
-        self._model, self._plugin = model, plugin
+    def __init__(
+        self, model: keras.Model, plugin: ModuleType, settings: Mapping, maps: str = "dense"
+    ) -> None:
+        self._model, self._plugin, self._method = model, plugin, maps
         self.settings = settings
         transform = data.patch_transform(plugin)
         activation = tf.nn.sigmoid if settings.get("multilabel") else tf.nn.softmax
@@ -65,4 +69,5 @@ class TrainedNetwork:
             self._plugin,
             patch=self.settings["patch"],
             margin=self.settings["margin"],
+            method=self._method,
         )

@@ -51,7 +51,7 @@ def predict(
     classes = run.card["data"].get("classes") or app.CLASSES
     settings = {**run.card["data"]["app_settings"], "classes": list(classes)}
     built = experiment.trained(run, len(classes), float32=True)
-    scorer = app.cnn(experiment.network(built, settings))
+    scorer = app.cnn(experiment.network(built, settings, config))
     options = PredictOptions(mm_per_pixel, region, every_s, run.assets)
     paths = app.raw_inputs(source)
     if not paths:

@@ -65,7 +65,8 @@ def measure(config: Config) -> dict:
         step = TrainStep(strategy, suffix, lambda x, kind=kind: tf.cast(x, kind), optimizer, batch)
         found["steps"][group] = timed(lambda step=step, x=features: float(step(x, labels)))
     found["compile"] = (time.perf_counter() - compiling) / len(names)
-    found["unit"] = _unit(app, folder, app.cnn(experiment.network(built, folder.settings)))
+    scorer = app.cnn(experiment.network(built, folder.settings, config))
+    found["unit"] = _unit(app, folder, scorer)
     # Some apps score many units in one call.
     found["units"] = math.ceil(folder.count("test") / getattr(app, "BATCH", 1))
     found["bytes"] = 4 * built.model.count_params()

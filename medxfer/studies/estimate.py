@@ -162,6 +162,7 @@ def _calibration(study: StudyFolder, run: Planned, fingerprint: str, jobs: int) 
         "batch": run.config.batch_size,
         "input_side": run.config.input_side,
         "precision": run.config.precision,
+        "maps": run.config.maps,
         "records": fingerprint,
         "jobs": jobs,
     }

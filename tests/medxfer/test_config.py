@@ -27,6 +27,7 @@ WRONG = {
     "precision": ["half"],
     "distribute": ["everywhere"],
     "init": ["zeros"],
+    "maps": ["fast"],
     "cache": ["tape"],
     "cache_dtype": ["int8"],
     "cache_gib": [0],

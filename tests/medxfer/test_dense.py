@@ -261,7 +261,7 @@ def test_a_mapper_for_every_method(padded):
     module = network_module()
     rois = [region(5, 6, dense.default_margin(SIDE), seed) for seed in range(2)]
     expected = PatchMap(padded, module, patch=SIDE)(rois[1])
-    for method in dense.METHODS:
+    for method in dense.MAPS:
         errors = []
         for settings in ({"own_samples": 0}, {"rois": rois[:1], "own_samples": 20}, {}):
             mapper = dense.mapper(padded, module, patch=SIDE, method=method, **settings)
@@ -273,7 +273,7 @@ def test_a_mapper_for_every_method(padded):
             assert errors == [0, 0, 0]
         else:
             assert errors[2] < errors[1] < 0.8 * errors[0]
-    with pytest.raises(ValueError, match="one of coarse_to_fine, dense, patchwise"):
+    with pytest.raises(ValueError, match="one of dense, coarse_to_fine, patchwise"):
         dense.mapper(padded, module, patch=SIDE, method="fast")
 
 
