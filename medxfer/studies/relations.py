@@ -1,16 +1,20 @@
 """What Tajbakhsh et al. 2016 found, beside what a study finds.
 
 Their section IV and tables S1 to S4, as relations of two methods at the figure of merit by which
-methods are ranked here. A relation is looked up only where both methods are in the study.
+methods are ranked here; Fig. 9, of the two interfaces; and Fig. 10, of how soon networks learn. A
+relation is looked up only where both methods are in the study.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+
+from scipy import stats
 
 from medxfer.evaluation import family as families
 from medxfer.evaluation import resampling
 from medxfer.evaluation.intervals import Interval
-from medxfer.studies.gather import Gathered, Share
+from medxfer.studies.gather import Gathered, Share, depths_of
 from medxfer.studies.plan import COUNTERPART, SCRATCH
 
 BETTER, ALIKE = "better", "alike"
@@ -64,6 +68,8 @@ WIDER: dict[str, dict[str, bool]] = {
     "cimt": {ANY: False},  # down to one patient
 }
 
+SOONER = "share of pairs of runs"
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -74,17 +80,21 @@ class Found:
     paper : str
         In words.
     difference : Interval
-        First minus second method; or how much that changes with less data.
+        First minus second method; or how much that changes with less data; or another measure.
     p : float
-        Of the paired test; adjusted by Holm's method over all pairs, or that of the change alone.
+        Of the paired test; adjusted by Holm's method over all pairs, or that of the change alone;
+        NaN where there is no test.
     verdict : str
         What these data say of it.
+    measure : str
+        What ``difference`` is a difference in.
     """
 
     paper: str
     difference: Interval
     p: float
     verdict: str
+    measure: str
 
 
 def relations(app: str, gathered: Gathered) -> list[Found]:
@@ -106,7 +116,10 @@ def relations(app: str, gathered: Gathered) -> list[Found]:
                 else f"{names[first]} and {names[second]} do not differ"
             )
             verdict = _verdict(expected, differs, better, "better", "worse")
-            found.append(Found(words, pair.difference, pair.holm["bootstrap"], verdict))
+            p = pair.holm["bootstrap"]
+            found.append(Found(words, pair.difference, p, verdict, full.measures.primary))
+    if app == "cimt":
+        found += [_interfaces(full, method) for method in full.results]
     if "conv1" in names and SCRATCH in names:
         said = WIDER.get(app, {})
         for share in gathered.shares[1:]:
@@ -114,6 +127,8 @@ def relations(app: str, gathered: Gathered) -> list[Found]:
             there = names[SCRATCH] in share.results and "conv1" in share.results
             if wider is not None and there:
                 found.append(_less(full, share, "conv1", names[SCRATCH], wider))
+    if app in PAPER and (sooner := _sooner(gathered)):
+        found.append(sooner)
     return found
 
 
@@ -144,4 +159,61 @@ def _less(full: Share, share: Share, first: str, second: str, wider: bool) -> Fo
     )
     expected = BETTER if wider else ALIKE
     verdict = _verdict(expected, p < families.ALPHA, larger, "larger", "smaller")
-    return Found(words, change, p, verdict)
+    return Found(words, change, p, verdict, full.measures.primary)
+
+
+def _interfaces(full: Share, method: str) -> Found:
+    """Errors of the two interfaces by one method, on the same draws of subjects (Fig. 9)."""
+    merits = "media_adventitia_error_um", "lumen_intima_error_um"
+    mean = families.mean_of(full.measures.statistics[method])
+    places = [full.measures.merits.index(merit) for merit in merits]
+    parts = {
+        merit: lambda weights, place=place: mean(weights)[:, [place]]
+        for merit, place in zip(merits, places, strict=True)
+    }
+    drawn = resampling.resample(parts, full.measures.clusters, draws=families.DRAWS)
+    (gap,) = families.student(drawn[merits[0]].minus(drawn[merits[1]]))
+    p = max(gap.p, families.least_p(full.measures.clusters))
+    words = f"The media-adventitia error of {method} is larger than its lumen-intima error"
+    verdict = _verdict(BETTER, p < families.ALPHA, gap.estimate > 0, "larger", "smaller")
+    return Found(words, gap, p, verdict, full.measures.primary)
+
+
+def _sooner(gathered: Gathered) -> Found | None:
+    """In how many pairs of runs tuning reached the best validation score of scratch sooner.
+
+    Both runs of a pair have the same network, seed and all the training data, and so epochs of as
+    many mini-batches (Fig. 10). The interval is Wilson's, as if pairs were independent.
+    """
+    tuned = {method for methods in depths_of(gathered.runs).values() for method in methods}
+    runs = [run for run in gathered.runs if run.planned.share == gathered.full.text]
+    sooner = []
+    for scratch in (run for run in runs if run.planned.config.tune == SCRATCH):
+        scores = _scores(scratch.card)
+        for run in runs:
+            same = all(
+                getattr(run.planned.config, name) == getattr(scratch.planned.config, name)
+                for name in ("model", "seed")
+            )
+            if same and run.planned.method in tuned and scores:
+                best = max(scores)
+                reached = (e for e, score in enumerate(_scores(run.card)) if score >= best)
+                sooner.append(next(reached, math.inf) < scores.index(best))
+    if not sooner:
+        return None
+    test = stats.binomtest(sum(sooner), len(sooner))
+    limits = test.proportion_ci(method="wilson")
+    caution = "pairs share runs, so the interval is too narrow"
+    share = Interval(test.statistic, limits.low, limits.high, math.nan, 0.95, len(sooner), caution)
+    words = (
+        "Fine-tuned networks reach the best validation score of scratch in fewer mini-batches "
+        f"({sum(sooner)} of {len(sooner)} pairs of runs)"
+    )
+    told = not limits.low <= 0.5 <= limits.high
+    verdict = _verdict(BETTER, told, test.statistic > 0.5, "sooner", "later")
+    return Found(words, share, math.nan, verdict, SOONER)
+
+
+def _scores(card: Mapping) -> list[float]:
+    """Validation score after every epoch."""
+    return [epoch["score"] for epoch in card.get("history", ())]

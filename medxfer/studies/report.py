@@ -263,7 +263,8 @@ def _paper(app: str, gathered: Gathered) -> list[str]:
         (
             row.paper,
             row.verdict,
-            answer.interval(row.difference, primary, unit=False),
+            answer.interval(row.difference, row.measure, unit=False)
+            + ("" if row.measure == primary else f", {row.measure}"),
             report.p_value(row.p),
         )
         for row in found
@@ -274,7 +275,7 @@ def _paper(app: str, gathered: Gathered) -> list[str]:
         "<p class='note'>Relations that Tajbakhsh et al. 2016 report for this application, on "
         "other data and with other weights. Not shown: the paired test does not "
         "tell the two apart; no contradiction: nor should it. p is adjusted by Holm's method over "
-        "all pairs, but for less data.</p>",
+        "all pairs where two methods are compared on all data.</p>",
         f"<div class='words'>{report._table(head, rows)}</div>",
     ]
 

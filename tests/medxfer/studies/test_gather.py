@@ -180,13 +180,13 @@ def test_less_data_is_compared_with_all_of_it_for_one_method_at_a_time(made):
 
 
 def test_relations_of_the_paper_are_looked_up(made):
-    _, plan, _, found = made
+    _, plan, app, found = made
     rows = relations.relations(plan.app, found)
     words = {row.paper: row for row in rows}
     family, primary = found.full.family, found.full.measures.primary
     kept = [  # the networks of this study have two of the paper's depths
-        (first, second, expected)
-        for first, second, expected in relations.PAPER[plan.app]
+        (first, second, said)
+        for first, second, said in relations.PAPER[plan.app]
         if {first, second} <= {"conv1", "scratch", "handcrafted"}
     ]
     # What the paper says of less data: of frames nothing about half or one video.
@@ -195,10 +195,28 @@ def test_relations_of_the_paper_are_looked_up(made):
         for share in found.shares[1:]
         if share.text in {"polyp": ("50 %",), "cimt": ("50 %", "one subject")}.get(plan.app, ())
     ]
-    assert kept and len(rows) == len(kept) + len(less)
-    for first, second, expected in kept:
+    own = list(found.full.results) if plan.app == "cimt" else []
+    assert kept and len(rows) == len(kept) + len(less) + len(own) + 1
+    for method in own:
+        (row,) = (
+            r
+            for text, r in words.items()
+            if text.startswith(f"The media-adventitia error of {method} ")
+        )
+        gap = np.subtract(
+            *(
+                expected(app, plan, method, "100 %", f"{name}_error_um")
+                for name in ("media_adventitia", "lumen_intima")
+            )
+        )
+        assert row.difference.estimate == pytest.approx(gap)
+        assert row.difference.low < gap < row.difference.high
+        assert row.verdict == (
+            "not shown" if row.p >= 0.05 else "holds" if gap > 0 else "does not hold: smaller"
+        )
+    for first, second, said in kept:
         one, two = (name.replace("scratch", "scratch (msra)") for name in (first, second))
-        verb = "is better than" if expected == relations.BETTER else "and"
+        verb = "is better than" if said == relations.BETTER else "and"
         (row,) = (words[text] for text in words if text.startswith(f"{one} {verb} {two}"))
         pair = family.pair(one, two, primary)
         assert (row.difference, row.p) == (pair.difference, pair.holm["bootstrap"])
@@ -213,7 +231,7 @@ def test_relations_of_the_paper_are_looked_up(made):
             (relations.ALIKE, True, better): f"does not hold: {'better' if better else 'worse'}",
             (relations.ALIKE, False, better): "no contradiction",
         }
-        assert row.verdict == expect[expected, told, better]
+        assert row.verdict == expect[said, told, better]
     # How much an advantage changes is the difference of two differences.
     for share in less:
         (row,) = (row for text, row in words.items() if text.startswith(f"With {share.text} "))
@@ -223,6 +241,35 @@ def test_relations_of_the_paper_are_looked_up(made):
         ]
         assert row.difference.estimate == pytest.approx(gaps[0] - gaps[1])
         assert row.difference.low < row.difference.estimate < row.difference.high
+
+
+def test_how_soon_tuned_networks_are_as_good_as_scratch_will_be(made):
+    study, plan, _, found = made
+    row = relations.relations(plan.app, found)[-1]
+
+    def scores(run):
+        return [epoch["score"] for epoch in study.run(run.name).card["history"]]
+
+    cases = []
+    for scratch in plan.runs:
+        for tuned in plan.runs:
+            one = scratch.share == tuned.share == "100 %"
+            if (
+                one
+                and scratch.method.startswith("scratch")
+                and tuned.method in ("fc3", "conv2", "conv1")
+                and scratch.config.seed == tuned.config.seed
+            ):
+                best = np.argmax(scores(scratch))
+                reached = np.flatnonzero(np.array(scores(tuned)) >= max(scores(scratch)))
+                cases.append(bool(len(reached)) and reached[0] < best)
+    assert f"({sum(cases)} of {len(cases)} pairs of runs)" in row.paper
+    share, n, z = np.mean(cases), len(cases), 1.959964
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    limits = row.difference.low, row.difference.high
+    assert limits == pytest.approx((middle - reach, middle + reach), abs=1e-6)
+    assert row.difference.estimate == share and np.isnan(row.p)
 
 
 def test_sentences_say_what_the_intervals_support(made):
