@@ -7,7 +7,8 @@ two methods see the same units, so their scores go together. For each number of 
 
 * coverage: the share of studies whose nominal 95 % interval holds the true value, for the AUC, for
   sensitivity at a false positive rate and at a rate of false positives per image (FROC), for the
-  mean of an error, and for the difference of two methods in each of them;
+  mean of an error, and for the difference of two methods in each of them; for the AUC also where
+  only a quarter of the subjects (two at least) show positives, each more or less clearly;
 * false positives: the share of studies in which a paired test finds a difference (p < .05) between
   two methods that are equally good.
 
@@ -62,6 +63,23 @@ def area(rng: np.random.Generator, subjects: int, gap: float) -> list:
     return [roc.weighted(labels.ravel(), s.ravel(), members, (RATE,)) for s in both]
 
 
+def showing(subjects: int) -> int:
+    """Subjects with positives where they are few."""
+    return max(2, subjects // 4)
+
+
+def rare(rng: np.random.Generator, subjects: int, gap: float) -> list:
+    """AUC where few subjects show positives, and one method shows those of a subject better."""
+    labels, both = scores(rng, subjects, gap)
+    clear = rng.normal(0, 0.5, (2, subjects, 1))
+    both += clear * labels
+    labels[showing(subjects) :] = 0
+    members = np.repeat(np.arange(subjects), labels.shape[1])
+    # Nobody's positives are taken for negatives: those units are not there.
+    shown = (labels > 0) | (np.arange(labels.shape[1]) % 3 != 0)
+    return [roc.weighted(labels[shown], s[shown], members[shown.ravel()], (), (1.0,)) for s in both]
+
+
 def free_response(rng: np.random.Generator, subjects: int, gap: float) -> list:
     """Sensitivity at a rate of false positives per image, and the area to it."""
     labels, both = scores(rng, subjects, gap)
@@ -89,6 +107,7 @@ def error(rng: np.random.Generator, subjects: int, gap: float) -> list:
 
 #: Simulation, names of the figures of merit, and between what they lie.
 KINDS: dict[str, tuple[Simulation, tuple[str, ...], tuple[float, float]]] = {
+    "rare": (rare, ("AUC, positives in a quarter",), (0.0, 1.0)),
     "ROC": (area, (f"sensitivity at FPR {RATE:g}", "AUC"), (0.0, 1.0)),
     "FROC": (
         free_response,
@@ -121,9 +140,15 @@ def coverage(
         statistics = dict(enumerate(simulate(rng, subjects, gap)))
         drawn = resampling.resample(statistics, subjects, draws=FLAGS.draws, seed=study)
         gaps = drawn[0].minus(drawn[1])
+        few = showing(subjects) if simulate is rare else subjects
+        sides = {"positives": few, "negatives": subjects}
         ways = (
             (drawn[0].intervals(), gaps.intervals(), 0.0),
-            (family.student(drawn[0], limits), family.student(gaps), family.least_p(subjects)),
+            (
+                family.student(drawn[0], limits, sides=sides),
+                family.student(gaps, sides=sides),
+                family.least_p(few),
+            ),
         )
         for way, (single, paired, least) in enumerate(ways):
             for place, (one, two) in enumerate(zip(single, paired, strict=True)):

@@ -267,14 +267,15 @@ def restore(rows: Sequence[Mapping[str, str]], truth: Mapping[str, Mapping]) -> 
 
 def study_measures(methods: Mapping[str, Sequence[Images]]):
     """What a study compares methods by: the figures of merit of all classes together."""
-    from medxfer.studies.measures import Measures
+    from medxfer.studies.measures import Measures, delong, two_sides
 
-    statistics = {}
+    statistics, scores = {}, {}
     for name, seeds in methods.items():
-        statistics[name] = []
+        statistics[name], scores[name] = [], []
         for results in seeds:
             ordered = sorted(results, key=lambda image: image.unit)
             images = dataclasses.replace(results, images=ordered)
+            scores[name].append(images.probabilities[:, -1])
             statistics[name].append(
                 _leading(
                     measures.weighted(images.labels, images.probabilities, images.subjects),
@@ -282,8 +283,24 @@ def study_measures(methods: Mapping[str, Sequence[Images]]):
                 )
             )
     names = measures.summary(images.multilabel)
+    shown = images.labels if images.multilabel else np.eye(len(images.classes))[images.labels]
+    # The figures are means over classes: as sure as the class that the fewest subjects show.
+    sides = min(
+        (
+            two_sides(column > 0, images.subjects, f"an image of {name}", f"one without {name}")
+            for name, column in zip(images.classes, shown.T, strict=True)
+        ),
+        key=lambda counts: min(counts.values()),
+    )
+
+    def tests(first: str, second: str, merit: str) -> dict[str, float]:
+        if merit != measures.AUC or images.multilabel or len(images.classes) > 2:
+            return {}
+        return {"delong": delong(images.labels, scores[first], scores[second])}
+
     return Measures(
-        names, measures.AUC, True, statistics, len(set(images.subjects)), shown=names[:4]
+        names, measures.AUC, True, statistics, len(set(images.subjects)), tests, names[:4],
+        (0.0, 1.0), sides,
     )  # fmt: skip
 
 

@@ -18,6 +18,10 @@ in 10 % (``benchmarks/coverage.py``). Here an interval is the estimate and t tim
 standard error to either side (Efron and Tibshirani 1993, chapter 12), with the error raised by
 sqrt(n / (n - 1)) (Hesterberg, The American Statistician 69(4):371-386, 2015), which for a mean is
 Student's interval. The p-value follows from the same t.
+
+An area or a sensitivity compares two sides, positives and negatives, and rests on as few subjects
+as show the rarer one. Where not every subject shows both, error and degrees of freedom are those of
+two means of such samples (Welch, Biometrika 34:28-35, 1947, for equal variances).
 """
 
 import dataclasses
@@ -41,6 +45,12 @@ RULES = {
     PAIRED: "paired test on the same subjects, Holm-adjusted p < .05",
 }
 
+#: Differences below are rounding: means of equal numbers are not always equal.
+_ROUNDING = 1e-12
+
+#: What a test subject may show -> number of subjects that do; two of them, or none.
+Sides = Mapping[str, int]
+
 #: (first method, second method, figure of merit) -> test -> p
 Tests = Callable[[str, str, str], Mapping[str, float]]
 
@@ -57,6 +67,10 @@ class Pair:
         By test, plain and adjusted over all pairs at this figure of merit; ``bootstrap`` is there
         always, and never below :func:`least_p`.
     bars_disjoint : bool
+    effect : float
+        Difference over its standard deviation between subjects, Cohen's d of paired measurements
+        for a mean; from the bootstrap error times the root of the number of subjects. NaN without
+        an interval.
     """
 
     first: str
@@ -66,6 +80,7 @@ class Pair:
     p: dict[str, float]
     holm: dict[str, float]
     bars_disjoint: bool
+    effect: float
 
     def differs(self, rule: str) -> bool:
         """Whether the two differ, by a rule of :data:`RULES`."""
@@ -128,6 +143,7 @@ def analyse(
     pairs: Iterable[tuple[str, str]] | None = None,
     tests: Tests | None = None,
     limits: tuple[float, float] = (-np.inf, np.inf),
+    sides: Sides | None = None,
     draws: int | None = None,
     seed: int = 0,
 ) -> Family:
@@ -146,13 +162,16 @@ def analyse(
         Further tests of a pair at a figure of merit.
     limits : (low, high)
         Between which all figures of merit lie; intervals end there.
+    sides : mapping, optional
+        Of figures that compare two sides: what a subject may show, such as a positive unit, and
+        how many subjects show it.
     draws : int, optional
         Default: :data:`DRAWS`.
     seed : int
         Of the draws.
     """
     pairs = list(itertools.combinations(methods, 2) if pairs is None else pairs)
-    least = least_p(clusters)
+    least = least_p(min([clusters, *(sides or {}).values()]))
     whole = np.ones((1, clusters), np.intp)
     by_seed = {
         name: np.concatenate([statistic(whole) for statistic in statistics])
@@ -160,8 +179,9 @@ def analyse(
     }
     means = {name: mean_of(statistics) for name, statistics in methods.items()}
     drawn = resampling.resample(means, clusters, draws=draws or DRAWS, seed=seed)
-    intervals = {name: student(sample, limits) for name, sample in drawn.items()}
-    gaps = {pair: student(drawn[pair[0]].minus(drawn[pair[1]])) for pair in pairs}
+    intervals = {name: student(sample, limits, sides=sides) for name, sample in drawn.items()}
+    gaps = {pair: student(drawn[pair[0]].minus(drawn[pair[1]]), sides=sides) for pair in pairs}
+    freedom, _ = _small_sample(clusters, sides)
     found: list[Pair] = []
     for place, merit in enumerate(merits):
         tested = []
@@ -177,9 +197,10 @@ def analyse(
         for number, (first, second, difference, p) in enumerate(tested):
             own = {name: float(adjusted[name][number]) for name in p}
             apart = bars_disjoint(intervals[first][place], intervals[second][place])
-            found.append(Pair(first, second, merit, difference, p, own, apart))
+            size = _effect(difference, freedom)
+            found.append(Pair(first, second, merit, difference, p, own, apart, size))
     return Family(
-        tuple(merits), intervals, by_seed, found, clusters, cautions(clusters, len(pairs))
+        tuple(merits), intervals, by_seed, found, clusters, cautions(clusters, len(pairs), sides)
     )
 
 
@@ -187,8 +208,9 @@ def student(
     sample: resampling.Drawn,
     limits: tuple[float, float] = (-np.inf, np.inf),
     level: float = 0.95,
+    sides: Sides | None = None,
 ) -> list[Interval]:
-    """Intervals of t times the bootstrap standard error; NaN for a single subject.
+    """Intervals of t times the bootstrap standard error; NaN for a single subject on a side.
 
     Parameters
     ----------
@@ -197,14 +219,18 @@ def student(
         Where intervals end at the latest.
     level : float
         Nominal coverage.
+    sides : mapping, optional
+        See :func:`analyse`.
     """
-    freedom = sample.clusters - 1
+    freedom, factor = _small_sample(sample.clusters, sides)
     found = []
     for estimate, values in zip(sample.estimates, sample.values.T, strict=True):
         low = high = p = np.nan
         valid = values[~np.isnan(values)]
         if freedom and valid.size > 1 and not np.isnan(estimate):
-            error = valid.std(ddof=1) * np.sqrt(sample.clusters / freedom)
+            error = valid.std(ddof=1) * factor
+            if max(error, abs(estimate)) < _ROUNDING:
+                error = estimate = 0.0
             reach = special.stdtrit(freedom, (1 + level) / 2) * error
             low, high = np.clip([estimate - reach, estimate + reach], *limits)
             # Where no draw differs from another, only a difference of 0 is no difference.
@@ -215,6 +241,30 @@ def student(
         numbers = map(float, (estimate, low, high, p))
         found.append(Interval(*numbers, level, sample.clusters, caution))
     return found
+
+
+def _small_sample(clusters: int, sides: Sides | None) -> tuple[float, float]:
+    """Degrees of freedom, and what a bootstrap standard error is to be multiplied by.
+
+    The bootstrap takes (n - 1) / n of the variance of n subjects, on each side. 0 degrees where
+    there is but one subject on a side.
+    """
+    counts = np.array(list((sides or {}).values()) or [clusters, clusters], np.float64)
+    if clusters < 2 or counts.min() < 2:
+        return 0.0, np.nan
+    variance = (1 / counts).sum()
+    welch = variance**2 / (1 / (counts**2 * (counts - 1))).sum()
+    factor = np.sqrt(variance / ((counts - 1) / counts**2).sum())
+    return float(min(clusters - 1, welch)), float(factor)
+
+
+def _effect(difference: Interval, freedom: float) -> float:
+    """The error, and so the deviation, from the width of the interval."""
+    reach = (difference.high - difference.low) / 2
+    if not reach > 0:
+        return 0.0 if difference.estimate == 0 else float("nan")
+    error = reach / special.stdtrit(freedom, (1 + difference.level) / 2)
+    return float(difference.estimate / error / np.sqrt(difference.clusters))
 
 
 def least_p(clusters: int) -> float:
@@ -232,21 +282,29 @@ def mean_of(statistics: Sequence[VectorStatistic]) -> VectorStatistic:
     return lambda weights: np.mean([statistic(weights) for statistic in statistics], axis=0)
 
 
-def cautions(clusters: int, pairs: int) -> tuple[str, ...]:
+def cautions(clusters: int, pairs: int, sides: Sides | None = None) -> tuple[str, ...]:
     """What so few subjects cannot show."""
+    shown, few = min((sides or {}).items(), key=lambda side: side[1], default=("", clusters))
+    those = _subjects(few) + (f" with {shown}" if few < clusters else "")
     found = []
-    if clusters < FEW_CLUSTERS:
+    if few < 2:
+        found.append(f"there is {'one' if few else 'no'} {those[2:]}: no interval can be given")
+    elif few < FEW_CLUSTERS:
         found.append(
-            f"there are only {clusters} test subjects: intervals hold what they promise only if "
-            "subjects differ about as by a normal distribution"
+            f"there are only {those}: intervals hold what they promise only if subjects differ "
+            "about as by a normal distribution"
         )
-    least = least_p(clusters)
-    if pairs and least * pairs >= ALPHA:
+    least = least_p(few)
+    if pairs and few > 1 and least * pairs >= ALPHA:
         found.append(
-            f"{clusters} test subjects support no p below {least:.2g}, so after Holm's correction "
-            f"over {pairs} pairs no paired test can show a difference, however large"
+            f"{those} support no p below {least:.2g}, so after Holm's correction over {pairs} "
+            "pairs of methods none of these pairs can be told apart, however large the difference"
         )
     return tuple(found)
+
+
+def _subjects(count: int) -> str:
+    return f"{count} test subject{'' if count < 2 else 's'}"
 
 
 def matrix(
@@ -272,4 +330,6 @@ def matrix(
 def _turned(pair: Pair) -> Pair:
     old = pair.difference
     turned = dataclasses.replace(old, estimate=-old.estimate, low=-old.high, high=-old.low)
-    return dataclasses.replace(pair, first=pair.second, second=pair.first, difference=turned)
+    return dataclasses.replace(
+        pair, first=pair.second, second=pair.first, difference=turned, effect=-pair.effect
+    )

@@ -210,7 +210,9 @@ def bars_disjoint(first: Interval, second: Interval) -> bool:
     *not* mean that p > .05: the paired test answers that. A bar without a value is not disjoint
     from any.
     """
-    return bool(first.high < second.low or second.high < first.low)
+    # Bars of a point each may differ by rounding.
+    apart = max(second.low - first.high, first.low - second.high)
+    return bool(apart > 1e-12)
 
 
 def _interval(

@@ -1,5 +1,6 @@
 """What a study found, in sentences that say no more than its intervals support."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from medxfer import plugins, report, tuning
@@ -16,6 +17,10 @@ PAPER = "Tajbakhsh et al., IEEE TMI 35(5):1299-1312, 2016"
 
 def sentences(gathered: Gathered) -> list[str]:
     """Scratch; depth; strategies; less data, or the classic method if there is no less."""
+    full = gathered.full
+    merit = full.measures.primary
+    if all(math.isnan(full.family.interval(method, merit).low) for method in full.results):
+        return [f"On these test subjects {_words(merit)} has no interval: nothing can be compared."]
     rows = strategies.rows(gathered)
     depths = " ".join(_depth(gathered, depth) for depth in gathered.depths)
     told = [_scratch(gathered), depths, _strategies(rows), _cases(rows)]
@@ -38,7 +43,7 @@ def _best(gathered: Gathered, methods: list[str]) -> str:
     full = gathered.full
     sign = 1 if full.measures.higher_is_better else -1
     values = {m: sign * full.family.interval(m, full.measures.primary).estimate for m in methods}
-    return max(values, key=values.get)
+    return max(values, key=lambda method: (values[method] == values[method], values[method]))
 
 
 def _compared(gathered: Gathered, first: str, second: str, family=None) -> tuple[str, str]:
@@ -64,7 +69,7 @@ def _scratch(gathered: Gathered) -> str:
     methods = gathering.network_methods(gathered)
     scratch = [method for method in methods if SCRATCH in method]
     tuned = [method for method in methods if method not in scratch]
-    if not scratch or not tuned:
+    if not scratch or not tuned or not gathering.pretrained(r.planned for r in gathered.runs):
         return ""
     first, second = _best(gathered, tuned), _best(gathered, scratch)
     verdict, numbers = _compared(gathered, first, second)
@@ -123,11 +128,16 @@ def _cases(rows: Sequence[strategies.Row]) -> str:
     counts = strategies.improved(rows)
     if not counts:
         return ""
-    networks, best = len({row.model for row in rows}), next(iter(strategies.mean_rank(rows)))
-    counted = ", ".join(f"{name} {better} of {cases}" for name, (better, cases) in counts.items())
+    networks, ranks = len({row.model for row in rows}), strategies.mean_rank(rows)
+    best = [name for name, rank in ranks.items() if rank == min(ranks.values())]
+    counted = ", ".join(
+        f"{name} {better} of {cases}" + (f" ({equal} equal)" if equal else "")
+        for name, (better, equal, cases) in counts.items()
+    )
     return (
         f"Better than ft with the same seed, counting {'network and ' if networks > 1 else ''}"
-        f"seed as a case: {counted}; the best {'mean ' if networks > 1 else ''}rank has {best}."
+        f"seed as a case: {counted}; the best {'mean ' if networks > 1 else ''}rank has "
+        f"{_list(best)}. These are counts, not tests."
     )
 
 
@@ -197,7 +207,12 @@ def methods(plan: Plan, gathered: Gathered, data: Mapping) -> str:
     start = f" Pre-trained weights: {'; '.join(sources)}." if sources else ""
     if lacking:
         start += f" They hold nothing for {lacking}, which began at random at every depth."
-    tried = sorted({run.config.base_rate for run in networks})
+    by_gradient = [
+        run.planned
+        for run in (*gathered.runs, *gathered.passed_over)
+        if any(not stage["head"] for stage in run.card.get("stages", ()))
+    ]
+    tried = sorted({run.config.base_rate for run in by_gradient or networks})
     rate = f"{tried[0]:g}"
     if len(tried) > 1:
         rate = f"{_list([f'{value:g}' for value in tried])}, whichever validated best"
@@ -270,7 +285,7 @@ def _stages(run: gathering.Finished) -> str:
         decay, penalty = stage["weight_decay"], stage["penalty"]
         words = [
             "Adam" if stage["optimizer"] == "adam" else "stochastic gradient descent",
-            f"{stage['epochs']} epochs",
+            f"{stage['epochs']} epoch{'s' if stage['epochs'] > 1 else ''}",
             f"{stage['schedule']} schedule",
             f"L2 {run.planned.config.weight_decay if decay is None else decay:g}",
         ]

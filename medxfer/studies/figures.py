@@ -84,10 +84,12 @@ def figures(app: ModuleType, gathered: Gathered, batches: Mapping[str, int]) -> 
             "test, adjusted for the number of comparisons.",
         )
     if course := _course(gathered, batches):
+        others = len(gathering.network_methods(gathered)) - len(course)
         drawn["convergence"] = (
-            convergence(course, looks),
+            convergence(course),
             "Validation score after every epoch against mini-batches, training data "
-            f"{gathered.full.text}, first seed; the dot marks the epoch that was kept.",
+            f"{gathered.full.text}, first seed; the dot marks the epoch that was kept."
+            + (f" For legibility {others} more networks are not drawn." if others > 0 else ""),
         )
     if scatter := _validation_and_test(gathered):
         drawn["validation_and_test"] = (
@@ -255,19 +257,18 @@ def training_size(
 
 
 @_styled
-def convergence(courses: Mapping[str, tuple[NDArray, NDArray]], looks: Mapping[str, int]) -> Figure:
+def convergence(courses: Mapping[str, tuple[NDArray, NDArray, int]]) -> Figure:
     """Validation score against mini-batches.
 
     Parameters
     ----------
-    courses : mapping from method to (mini-batches (E,), score (E,))
+    courses : mapping from method to (mini-batches (E,), score (E,), epoch that was kept)
         After every epoch.
-    looks : mapping from method to number of its colour
     """
     figure = Figure(figsize=(WIDTH, 3.0))
     axes = figure.subplots()
-    for name, (x, y, kept) in courses.items():
-        look = _look(looks[name]) | {"marker": ""}
+    for number, (name, (x, y, kept)) in enumerate(courses.items()):
+        look = _look(number) | {"marker": ""}
         axes.plot(x, y, **look, label=name)
         axes.plot(x[kept], y[kept], "o", color=look["color"], markersize=4)
     axes.set(xlabel="Mini-batches", ylabel="Validation score", xlim=(0, None))
@@ -300,7 +301,7 @@ def validation_and_test(
 
 
 def _course(gathered: Gathered, batches: Mapping[str, int]) -> dict[str, tuple]:
-    """Scores of the first seed of scratch and of what was tuned, by mini-batches."""
+    """Scores by mini-batches of the first seed: depths and scratch, or one network's strategies."""
     found: dict[str, tuple] = {}
     for run in gathered.runs:
         history = run.card.get("history") or ()
@@ -312,9 +313,16 @@ def _course(gathered: Gathered, batches: Mapping[str, int]) -> dict[str, tuple]:
             scores = np.array([epoch["score"] for epoch in history], np.float64)
             found[method] = np.cumsum(steps), scores, run.card["best_epoch"]
     scratch = [method for method in found if SCRATCH in method]
-    tuned = [method for method in found if method not in scratch]
-    if len(tuned) > 3:  # the head, the middle and all layers: more lines hide one another
-        tuned = [tuned[0], tuned[len(tuned) // 2], tuned[-1]]
+    planned = [run.planned for run in gathered.runs]
+    depths = [own for own in gathering.depths_of(planned).values() if found.keys() & {*own}]
+    if depths:
+        tuned = [method for method in depths[0] if method in found]
+        if len(tuned) > 3:  # the head, the middle and all layers: more lines hide one another
+            tuned = [tuned[0], tuned[len(tuned) // 2], tuned[-1]]
+    else:
+        first = next((run.config.model for run in planned if run.method in found), "")
+        own = {run.method for run in planned if run.config.model == first}
+        tuned = [method for method in found if method in own and method not in scratch]
     return {method: found[method] for method in (*tuned, *scratch)}
 
 

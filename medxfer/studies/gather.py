@@ -2,7 +2,7 @@
 
 import csv
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 
 import numpy as np
@@ -14,7 +14,15 @@ from medxfer.evaluation.family import Family
 from medxfer.evaluation.intervals import Interval
 from medxfer.studies import measures
 from medxfer.studies.measures import Measures
-from medxfer.studies.plan import AUTO, COUNTERPART, SCRATCH, Plan, Planned, StudyFolder
+from medxfer.studies.plan import (
+    AUTO,
+    COUNTERPART,
+    SCRATCH,
+    Plan,
+    Planned,
+    StudyFolder,
+    counterpart_learns,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,20 +206,65 @@ def gather(
     }
     shares = []
     for text in plan.shares:
-        own = _of_share(runs, text, [other for other in plan.shares if other != text])
+        own = _of_share(runs, text)
         if own:
             measured = measures.of(app, own)
             family = families.analyse(
                 measured.statistics, measured.merits, measured.clusters,
-                tests=measured.tests, limits=measured.limits, draws=draws,
+                tests=measured.tests, limits=measured.limits, sides=measured.sides, draws=draws,
             )  # fmt: skip
             subjects = next(run.subjects for run in plan.runs if run.share == text)
             shares.append(Share(text, subjects, own, measured, family))
-    less, depths = _less(app, runs, plan.shares, draws), _depths(shares[0], runs)
-    cautions = {c for share in shares for c in share.family.cautions} | ({caution} - {""})
+    shares.sort(key=lambda share: not _compares(share, runs))
+    less, depths = _less(app, runs, plan.shares, draws), _depths(shares[0], plan, runs)
     return Gathered(
-        shares, less, depths, runs, passed_over, sorted(cautions), missing, dict(failed)
+        shares,
+        less,
+        depths,
+        runs,
+        passed_over,
+        [text for text in (*_cautions(plan, shares, less), caution) if text],
+        missing,
+        dict(failed),
     )
+
+
+def _compares(share: Share, runs: Sequence[Finished]) -> bool:
+    """Whether at least two networks were trained on so much."""
+    networks = {run.planned.method for run in runs if not run.planned.is_counterpart}
+    return len(networks.intersection(share.results)) > 1
+
+
+def _cautions(plan: Plan, shares: Sequence[Share], less: Family | None) -> list[str]:
+    """What the numbers cannot show, each thing once."""
+    found = [text for share in shares for text in share.family.cautions]
+    if shares[0].text != plan.shares[0]:
+        found.append(
+            f"of {plan.shares[0]} of the training data too little is finished, so the answer is "
+            f"about {shares[0].text}"
+        )
+    if not pretrained(plan.runs):
+        found.append(
+            "no pre-trained weights were used (--weights=none): what is called a depth here began "
+            "at random, and says nothing of fine-tuning"
+        )
+    learnt = {run.method for run in plan.runs if not run.is_counterpart}
+    for share in shares:
+        networks = {m: len(seeds) for m, seeds in share.results.items() if m in learnt}
+        if len(set(networks.values())) > 1:
+            least = min(networks, key=networks.get)
+            found.append(
+                f"with {share.text} of the training data methods have {min(networks.values())} "
+                f"({least}) to {max(networks.values())} seeds: means of fewer vary more"
+            )
+    found += [text for share in shares for text in share.measures.cautions]
+    shown = shares[0].measures.shown
+    for family in (*(share.family for share in shares), *([less] if less else [])):
+        for intervals in family.intervals.values():
+            for merit, interval in zip(family.merits, intervals, strict=True):
+                if interval.caution and merit in shown:
+                    found.append(f"{_plain(merit)}: {interval.caution}")
+    return list(dict.fromkeys(found))
 
 
 def _best_rates(runs: Sequence[Finished]) -> tuple[list[Finished], list[Finished]]:
@@ -234,9 +287,7 @@ def _best_rates(runs: Sequence[Finished]) -> tuple[list[Finished], list[Finished
     return [r for r in runs if id(r) in kept], [r for r in runs if id(r) not in kept]
 
 
-def _of_share(
-    runs: Sequence[Finished], share: str, others: Sequence[str]
-) -> dict[str, list[Sequence]]:
+def _of_share(runs: Sequence[Finished], share: str) -> dict[str, list[Sequence]]:
     """Method -> results of its seeds; classic methods that learn nothing serve every share."""
     found: dict[str, list[Sequence]] = {}
     for run in runs:
@@ -245,7 +296,7 @@ def _of_share(
                 found.setdefault(method, []).append(results)
     trained = any(run.planned.share == share and not run.planned.is_counterpart for run in runs)
     classic = [run for run in runs if run.planned.is_counterpart]
-    if trained and len(classic) == 1 and classic[0].planned.share in others:
+    if trained and classic and not counterpart_learns(classic[0].planned.config.app):
         for method, results in classic[0].results.items():
             found.setdefault(method, [results])
     return found
@@ -274,19 +325,26 @@ def _less(
     measured = measures.of(app, flat)
     return families.analyse(
         measured.statistics, measured.merits, measured.clusters,
-        pairs=pairs, tests=measured.tests, limits=measured.limits, draws=draws,
+        pairs=pairs, tests=measured.tests, limits=measured.limits, sides=measured.sides,
+        draws=draws,
     )  # fmt: skip
 
 
-def depths_of(runs: Sequence[Finished]) -> dict[str, list[str]]:
+def pretrained(runs: Iterable[Planned]) -> bool:
+    """Whether what is tuned began with pre-trained weights; also where nothing is tuned."""
+    tuned = [run for run in runs if run.config.tune not in (SCRATCH, COUNTERPART)]
+    return not tuned or any(run.config.weights != "none" for run in tuned)
+
+
+def depths_of(runs: Iterable[Planned]) -> dict[str, list[str]]:
     """Network -> methods that tune from a layer group, in the order of the plan: head first."""
     others = {SCRATCH, COUNTERPART, AUTO, *plugins.names(tuning.STRATEGIES)}
     found: dict[str, list[str]] = {}
     for run in runs:
-        if run.planned.config.tune not in others:
-            own = found.setdefault(run.planned.config.model, [])
-            if run.planned.method not in own:
-                own.append(run.planned.method)
+        if run.config.tune not in others:
+            own = found.setdefault(run.config.model, [])
+            if run.method not in own:
+                own.append(run.method)
     return found
 
 
@@ -299,9 +357,16 @@ def validation_scores(runs: Sequence[Finished], share: str) -> dict[str, list[fl
     return found
 
 
-def _depths(share: Share, runs: Sequence[Finished]) -> list[Depth]:
-    """What is recommended for each network of which there are two depths."""
-    tried = [[d for d in own if d in share.results] for own in depths_of(runs).values()]
+def _depths(share: Share, plan: Plan, runs: Sequence[Finished]) -> list[Depth]:
+    """What is recommended for each network of which two depths have an interval."""
+
+    def known(method: str) -> bool:
+        if method not in share.results:
+            return False
+        return not np.isnan(share.family.interval(method, share.measures.primary).low)
+
+    # In the order of the plan: a run that failed does not make a shallow depth a deep one.
+    tried = [[d for d in own if known(d)] for own in depths_of(plan.runs).values()]
     return [_depth(share, runs, depths) for depths in tried if len(depths) > 1]
 
 

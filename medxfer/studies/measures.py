@@ -43,6 +43,10 @@ class Measures:
         Further paired tests.
     limits : (low, high)
         Between which all figures of merit lie.
+    sides : dict
+        Of figures that compare two sides: see :func:`medxfer.evaluation.family.analyse`.
+    cautions : tuple of str
+        What is known against the figures.
     shown : tuple of str
         Figures of merit in figures and short tables: not too many.
     """
@@ -55,6 +59,13 @@ class Measures:
     tests: Tests | None = None
     shown: tuple[str, ...] = ()
     limits: tuple[float, float] = (-np.inf, np.inf)
+    sides: Mapping[str, int] | None = None
+    cautions: tuple[str, ...] = ()
+
+    @property
+    def fewest(self) -> int:
+        """Subjects that show what the fewest show."""
+        return min([self.clusters, *(self.sides or {}).values()])
 
     def better(self, first: float, second: float) -> bool:
         """Whether one value of the primary figure of merit is better than another."""
@@ -90,16 +101,32 @@ def _units(results: Sequence) -> list[str]:
 
 def _free_response(app: ModuleType, methods: Methods) -> Measures:
     merits: froc.Merits = app.MERITS
-    statistics, clusters = {}, 0
+    statistics, clusters, ends = {}, 0, np.inf
     for name, seeds in methods.items():
         marks = [results.marks().by_subject() for results in seeds]
+        ends = min([ends, *(len(m.alarms) / m.images.sum() for m in marks)])
         statistics[name] = [
             _leading(froc.weighted(m, merits), len(merits.names) - 2) for m in marks
         ]
         clusters = len(marks[0].subjects)
     names = merits.names[:-2]  # where a curve ends is a matter of the candidates alone
     area = next((name for name in names if name.startswith("area")), names[0])
-    return Measures(names, area, True, statistics, clusters, shown=names, limits=(0.0, 1.0))
+    sides = {"a lesion": int(np.count_nonzero(marks[0].lesion_counts)), "images": clusters}
+    return Measures(
+        names, area, True, statistics, clusters, shown=names, limits=(0.0, 1.0), sides=sides,
+        cautions=_ends(merits, ends),
+    )  # fmt: skip
+
+
+def _ends(merits: froc.Merits, end: float) -> tuple[str, ...]:
+    """What is to be said where the shortest curve ends before a rate that is asked for."""
+    furthest = max([*merits.rates, merits.area_to or 0.0])
+    if end >= furthest:
+        return ()
+    return (
+        f"with all their marks methods reach {end:.3g} false positives per {merits.unit}, so at "
+        f"{furthest:g} the sensitivity is that at the end of the curve",
+    )
 
 
 def _leading(statistic: VectorStatistic, count: int) -> VectorStatistic:
@@ -119,14 +146,26 @@ def _roc(app: ModuleType, methods: Methods) -> Measures:
     def tests(first: str, second: str, merit: str) -> dict[str, float]:
         if merit != "AUC":
             return {}
-        return {"delong": _delong(labels, scores[first], scores[second])}
+        return {"delong": delong(labels, scores[first], scores[second])}
 
     names = (*(f"sensitivity at FPR {rate:g}" for rate in app.RATES), "AUC")
     count = len(set(subjects))
-    return Measures(names, "AUC", True, statistics, count, tests, names, (0.0, 1.0))
+    sides = two_sides(labels > 0, subjects, "a positive unit", "a negative unit")
+    return Measures(names, "AUC", True, statistics, count, tests, names, (0.0, 1.0), sides)
 
 
-def _delong(labels: NDArray, first: Sequence[NDArray], second: Sequence[NDArray]) -> float:
+def two_sides(
+    positive: NDArray[np.bool_], subjects: Sequence[str], shown: str, other: str
+) -> dict[str, int]:
+    """How many subjects show a positive and a negative unit, by the names given."""
+    members = np.asarray(subjects)
+    return {
+        shown: len(np.unique(members[positive])),
+        other: len(np.unique(members[~positive])),
+    }
+
+
+def delong(labels: NDArray, first: Sequence[NDArray], second: Sequence[NDArray]) -> float:
     """Two-sided p of the difference of two mean areas; DeLong's covariance of all areas."""
     areas, covariance = roc.delong_covariance(labels, *first, *second)
     contrast = np.repeat([1 / len(first), -1 / len(second)], [len(first), len(second)])

@@ -150,8 +150,8 @@ def _less(full: Share, share: Share, first: str, second: str, wider: bool) -> Fo
     }
     drawn = resampling.resample(means, full.measures.clusters, draws=families.DRAWS)
     gaps = [drawn[a.text, first].minus(drawn[a.text, second]) for a in (share, full)]
-    change = families.student(gaps[0].minus(gaps[1]))[place]
-    p = max(change.p, families.least_p(full.measures.clusters))
+    change = families.student(gaps[0].minus(gaps[1]), sides=full.measures.sides)[place]
+    p = max(change.p, families.least_p(full.measures.fewest))
     larger = full.measures.better(change.estimate, 0.0)
     words = (
         f"With {share.text} instead of {full.text}, the advantage of {first} over {second} is "
@@ -173,7 +173,7 @@ def _interfaces(full: Share, method: str) -> Found:
     }
     drawn = resampling.resample(parts, full.measures.clusters, draws=families.DRAWS)
     (gap,) = families.student(drawn[merits[0]].minus(drawn[merits[1]]))
-    p = max(gap.p, families.least_p(full.measures.clusters))
+    p = max(gap.p, families.least_p(full.measures.fewest))
     words = f"The media-adventitia error of {method} is larger than its lumen-intima error"
     verdict = _verdict(BETTER, p < families.ALPHA, gap.estimate > 0, "larger", "smaller")
     return Found(words, gap, p, verdict, full.measures.primary)
@@ -185,7 +185,11 @@ def _sooner(gathered: Gathered) -> Found | None:
     Both runs of a pair have the same network, seed and all the training data, and so epochs of as
     many mini-batches (Fig. 10). The interval is Wilson's, as if pairs were independent.
     """
-    tuned = {method for methods in depths_of(gathered.runs).values() for method in methods}
+    tuned = {
+        method
+        for methods in depths_of(r.planned for r in gathered.runs).values()
+        for method in methods
+    }
     runs = [run for run in gathered.runs if run.planned.share == gathered.full.text]
     sooner = []
     for scratch in (run for run in runs if run.planned.config.tune == SCRATCH):

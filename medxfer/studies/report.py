@@ -1,6 +1,7 @@
 """The page of a study: question, data, answer, figures, tables, methods. Needs no other file."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 from medxfer import report
@@ -190,7 +191,7 @@ def _strategies(gathered: Gathered) -> list[str]:
             str(row.rank),
             "–" if row.gain is None else answer.interval(row.gain, primary, unit=False),
             "–" if row.gain is None else report.p_value(row.p),
-            "–" if row.gain is None else f"{row.improved} of {row.cases}",
+            "–" if row.gain is None else _ahead(row),
             row.verdict or "–",
         )
         for row in found
@@ -202,13 +203,18 @@ def _strategies(gathered: Gathered) -> list[str]:
     means = ", ".join(f"{name} {rank:.1f}" for name, rank in strategies.mean_rank(found).items())
     return [
         "<h2>By which strategy?</h2>",
-        "<p class='note'>Every strategy beside full fine-tuning (ft) of the same network, on all "
-        "the training data, as in Davila et al. 2024; a gain above 0 is better. p is adjusted by "
+        "<p class='note'>Every strategy beside full fine-tuning (ft) of the same network, "
+        f"training data {_text(gathered.full.text)}, as in Davila et al. 2024; a gain above 0 is "
+        "better. p is adjusted by "
         "Holm's method over all comparisons with ft in this table. Seeds in which a strategy is "
         "ahead are counted, not tested: they share their test subjects.</p>",
         report._table(head, rows),
         f"<p class='note'>Mean rank over networks: {means}.</p>",
     ]
+
+
+def _ahead(row: strategies.Row) -> str:
+    return f"{row.improved} of {row.cases}" + (f" ({row.equal} equal)" if row.equal else "")
 
 
 def _rules() -> str:
@@ -219,7 +225,9 @@ def _rules() -> str:
         "and bars that do overlap do not mean that there is no difference. <b>Paired</b>: the "
         "difference on the same subjects, bootstrap over subjects, Holm-adjusted over all pairs at "
         "that measure, p &lt; .05. DeLong's test, "
-        "where it is given, takes every unit as independent, also those of one subject.</p>"
+        "where it is given, takes every unit as independent, also those of one subject. "
+        "<b>Effect size d</b>: the difference in units of its standard deviation between subjects "
+        "(Cohen's d of paired measurements, from the bootstrap error).</p>"
     )
 
 
@@ -283,7 +291,7 @@ def _paper(app: str, gathered: Gathered) -> list[str]:
 def _pair_table(pairs: Sequence[families.Pair]) -> str:
     tests = list(dict.fromkeys(test for pair in pairs for test in pair.p))
     titles = {"delong": "DeLong", **report.TESTS}
-    head = ["pair", "difference (95 %)", "bars disjoint"]
+    head = ["pair", "difference (95 %)", "effect size d", "bars disjoint"]
     for test in tests:
         head += [f"p, {titles[test]}", "Holm"]
     rows = []
@@ -295,6 +303,7 @@ def _pair_table(pairs: Sequence[families.Pair]) -> str:
             (
                 f"{pair.first} − {pair.second}",
                 answer.interval(pair.difference, pair.merit, unit=False),
+                "–" if math.isnan(pair.effect) else f"{pair.effect:.2f}",
                 "yes" if pair.bars_disjoint else "no",
                 *cells,
             )

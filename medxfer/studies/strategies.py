@@ -34,8 +34,9 @@ class Row:
         in the study, which are the question here; NaN for ``ft``.
     rank : int
         Among the strategies of the network, 1 is the best.
-    improved, cases : int
-        Seeds in which it is better than ``ft`` with the same seed; seeds that both have.
+    improved, equal, cases : int
+        Seeds in which it is better than ``ft`` with the same seed, and exactly as good; seeds that
+        both have.
     verdict : str
         ``better``, ``worse`` or ``not told apart``; empty for ``ft``.
     """
@@ -47,6 +48,7 @@ class Row:
     p: float
     rank: int
     improved: int
+    equal: int
     cases: int
     verdict: str
 
@@ -67,14 +69,19 @@ def rows(gathered: Gathered) -> list[Row]:
             rank = 1 + sum(value > values[method] for value in values.values())
             own = family.interval(method, primary)
             if method == full:
-                found.append(Row(model, strategy, own, None, float("nan"), rank, 0, 0, ""))
+                found.append(Row(model, strategy, own, None, float("nan"), rank, 0, 0, 0, ""))
                 continue
             pair = family.pair(*((method, full) if sign > 0 else (full, method)), primary)
             one, two = of_seed[method], of_seed[full]
             both = one.keys() & two.keys()
             ahead = sum(sign * one[seed] > sign * two[seed] for seed in both)
-            p = pair.p["bootstrap"]
-            found.append(Row(model, strategy, own, pair.difference, p, rank, ahead, len(both), ""))
+            equal = sum(one[seed] == two[seed] for seed in both)
+            found.append(
+                Row(
+                    model, strategy, own, pair.difference, pair.p["bootstrap"], rank, ahead, equal,
+                    len(both), "",
+                )
+            )  # fmt: skip
     return _adjusted(found)
 
 
@@ -93,13 +100,16 @@ def _adjusted(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def improved(found: Sequence[Row]) -> dict[str, tuple[int, int]]:
-    """Strategy -> (cases in which it is better than ``ft``, cases); a case is network and seed."""
-    sums: dict[str, tuple[int, int]] = {}
+def improved(found: Sequence[Row]) -> dict[str, tuple[int, int, int]]:
+    """Strategy -> cases in which it is better than ``ft``, exactly as good, and all.
+
+    A case is network and seed.
+    """
+    sums: dict[str, tuple[int, int, int]] = {}
     for row in found:
         if row.strategy != FT:
-            better, cases = sums.get(row.strategy, (0, 0))
-            sums[row.strategy] = better + row.improved, cases + row.cases
+            better, equal, cases = sums.get(row.strategy, (0, 0, 0))
+            sums[row.strategy] = better + row.improved, equal + row.equal, cases + row.cases
     return sums
 
 

@@ -93,6 +93,7 @@ def strategy_rows(rows: Sequence[strategies.Row]) -> list[dict]:
                 **(gain or {"gain": "", "low": "", "high": ""}),
                 "holm_bootstrap": row.p if row.gain else "",
                 "improved": row.improved,
+                "equal": row.equal,
                 "cases": row.cases,
                 "verdict": row.verdict,
             }
@@ -110,10 +111,12 @@ def pair_rows(pairs: Sequence[families.Pair]) -> list[dict]:
             "difference": pair.difference.estimate,
             "low": pair.difference.low,
             "high": pair.difference.high,
+            "effect_size_d": pair.effect,
             **{f"p_{test}": p for test, p in pair.p.items()},
             **{f"holm_{test}": p for test, p in pair.holm.items()},
             "bars_disjoint": pair.bars_disjoint,
             "paired_differs": pair.differs(families.PAIRED),
+            "caution": pair.difference.caution,
         }
         for pair in pairs
     ]

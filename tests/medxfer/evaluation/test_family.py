@@ -69,6 +69,7 @@ def test_for_means_it_is_the_paired_t_test():
         assert pair.difference.low == pytest.approx(low, abs=0.02 * width)
         assert pair.difference.high == pytest.approx(high, abs=0.02 * width)
         assert pair.difference.p == pytest.approx(expected.pvalue, rel=0.05, abs=1e-4)
+        assert pair.effect == pytest.approx((a - b).mean() / (a - b).std(ddof=1), rel=0.05)
 
 
 def test_intervals_end_at_the_limits_and_one_subject_has_none():
@@ -80,6 +81,60 @@ def test_intervals_end_at_the_limits_and_one_subject_has_none():
         "a"
     ]
     assert np.isnan([alone.low, alone.high, alone.p]).all()
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(3, 9), (2, 30), (6, 6)])
+def test_two_sides_shown_by_different_subjects_are_as_two_means(positives, negatives):
+    """Bootstrap of a difference of means of two groups is Student's test of two samples."""
+    rng = np.random.default_rng(5)
+    count = positives + negatives
+    values, shown = rng.standard_normal(count), np.arange(count) < positives
+
+    def gap(weights):
+        weights = weights.astype(float)
+        with np.errstate(invalid="ignore"):
+            means = [
+                (weights[:, side] @ values[side]) / weights[:, side].sum(axis=1)
+                for side in (shown, ~shown)
+            ]
+        return (means[0] - means[1])[:, None]
+
+    sides = {"a positive": positives, "a negative": negatives}
+    (found,) = family.student(
+        resampling.resample({"a": gap}, count, draws=40_000)["a"], sides=sides
+    )
+    # With equal variances in the groups Welch's degrees of freedom are those of their sizes.
+    v = np.array([1 / positives, 1 / negatives])
+    freedom = v.sum() ** 2 / (v**2 / (np.array([positives, negatives]) - 1)).sum()
+    reach = stats.t(min(freedom, count - 1)).ppf(0.975)
+    one, other = values[shown], values[~shown]
+    error = np.sqrt(one.var(ddof=1) / positives + other.var(ddof=1) / negatives)
+    # The variance of each group is raised by the same factor, so nearly that of Welch.
+    assert (found.high - found.estimate) / reach == pytest.approx(error, rel=0.35)
+    assert found.estimate == pytest.approx(one.mean() - other.mean())
+    alike = family.student(
+        resampling.resample({"a": gap}, count, draws=2000)["a"],
+        sides={"a positive": count, "a negative": count},
+    )
+    plain = family.student(resampling.resample({"a": gap}, count, draws=2000)["a"])
+    assert alike[0].high == pytest.approx(plain[0].high)
+    (alone,) = family.student(
+        resampling.resample({"a": gap}, count, draws=50)["a"], sides={"a": 1, "b": 9}
+    )
+    assert np.isnan([alone.low, alone.high, alone.p]).all()
+
+
+def test_rounding_is_no_difference():
+    values = {
+        "a": [statistic(np.full(9, 0.2))] * 3,
+        "b": [statistic(np.full(9, 0.2) + 3e-17)],
+    }
+    for pair in family.analyse(values, ("mean", "square"), 9).pairs:
+        assert pair.p["bootstrap"] == 1 and not pair.differs(family.BARS)
+    third = [statistic(np.full(9, 1 / 5))]
+    shifted = [lambda weights: statistic(np.full(9, 1 / 5))(weights) + 2.8e-17]
+    for pair in family.analyse({"a": third, "b": shifted}, ("mean", "square"), 9).pairs:
+        assert pair.p["bootstrap"] == 1
 
 
 def test_draws_without_a_value_are_left_out_and_told():
@@ -154,8 +209,15 @@ def test_chosen_pairs_only(values):
 def test_cautions_say_what_few_subjects_cannot_show():
     assert family.cautions(40, 45) == ()
     few, never = family.cautions(6, 45)
-    assert "only 6 test subjects" in few
+    assert "only 6 test subjects:" in few
     assert "support no p below 0.031" in never and "over 45 pairs" in never
+    few, never = family.cautions(40, 45, {"a lesion": 6, "images": 40})
+    assert "only 6 test subjects with a lesion:" in few
+    assert never.startswith("6 test subjects with a lesion support no p below 0.031")
+    assert family.cautions(40, 45, {"a lesion": 1, "images": 40}) == (
+        "there is one test subject with a lesion: no interval can be given",
+    )
+    assert family.cautions(40, 45, {"a lesion": 30, "images": 40}) == ()
     x = np.arange(1.0, 7.0)
     assert compare.wilcoxon(x, 0 * x) == pytest.approx(2 * 0.5**6)  # the least there is
     assert intervals.FEW_CLUSTERS > 6

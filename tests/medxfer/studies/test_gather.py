@@ -124,17 +124,20 @@ def test_delong_of_two_single_seeds_is_delongs_test():
     a, b = labels + rng.standard_normal(60), labels + rng.standard_normal(60)
     from medxfer.studies import measures
 
-    assert measures._delong(labels, [a], [b]) == pytest.approx(roc.delong_test(labels, a, b).p)
-    assert measures._delong(labels, [a], [a]) == 1.0
+    assert measures.delong(labels, [a], [b]) == pytest.approx(roc.delong_test(labels, a, b).p)
+    assert measures.delong(labels, [a], [a]) == 1.0
     # Averaging a score with itself changes nothing.
-    assert measures._delong(labels, [a, a], [b]) == pytest.approx(roc.delong_test(labels, a, b).p)
+    assert measures.delong(labels, [a, a], [b]) == pytest.approx(roc.delong_test(labels, a, b).p)
 
 
 def test_the_recommended_depth_is_the_shallowest_not_told_from_the_best(made):
     _, _, _, found = made
     (depth,), primary = found.depths, found.full.measures.primary
     order = ["fc3", "conv2", "conv1"]
-    assert gather.depths_of(found.runs) == {"alexnet": order} and list(depth.tried) == order
+    assert (
+        gather.depths_of(run.planned for run in found.runs) == {"alexnet": order}
+        and list(depth.tried) == order
+    )
     for name in order[: order.index(depth.depth)]:
         assert found.full.family.pair(name, depth.best, primary).holm["bootstrap"] < 0.05
     assert (
