@@ -48,10 +48,15 @@ def class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32
         ``balanced`` of scikit-learn. Multi-label: the same of each label, whose two classes are
         absent and present.
     """
+    present = class_counts(labels, classes)
     if labels.ndim == 1:
-        return _even(np.bincount(labels, minlength=classes))
-    present = labels.sum(axis=0)
+        return _even(present)
     return np.stack([_even(np.array([len(labels) - n, n])) for n in present])
+
+
+def class_counts(labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Examples that show each class, int64 (C,); ``labels`` as for :func:`class_weights`."""
+    return np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(axis=0)
 
 
 def _even(counts: NDArray[np.int64]) -> NDArray[np.float32]:

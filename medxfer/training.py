@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from data_prep.errors import UserError
-from medxfer import distribution
+from medxfer import distribution, outputs
 from medxfer.checkpoints import Checkpoints
 from medxfer.config import Config
 from medxfer.data import Pipeline
@@ -146,6 +146,14 @@ def _check(run: Run) -> None:
                 f"{part.labels.min()} to {part.labels.max()}. Prepare the data again."
             )
     train, config = run.train, run.config
+    counts = outputs.class_counts(train.labels, classes)
+    if absent := [str(index) for index in np.flatnonzero(counts == 0)]:
+        logging.warning(
+            "No training image shows class %s (counted from 0): the network cannot learn %s. Is "
+            "--fraction too small?",
+            ", ".join(absent),
+            "it" if len(absent) == 1 else "them",
+        )
     replicas = run.strategy.num_replicas_in_sync
     if config.batch_size % replicas or train.num_examples < replicas:
         raise UserError(

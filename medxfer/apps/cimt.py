@@ -26,6 +26,11 @@ from medxfer.handcrafted import cimt as tracer
 CLASSES = ("background", "lumen-intima", "media-adventitia")
 UNIT = "region"
 INPUT = "image"
+#: Figures of runs that a study shows.
+STUDY_FIGURES = {
+    "map_median": "the region of middle error, its confidence maps with the row of highest "
+    "probability per column, the snakes, and the reference."
+}
 
 
 @dataclasses.dataclass(frozen=True)

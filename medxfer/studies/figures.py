@@ -22,7 +22,7 @@ from medxfer.evaluation.resampling import Bars
 from medxfer.studies import gather as gathering
 from medxfer.studies import strategies, tables
 from medxfer.studies.gather import Gathered, Share
-from medxfer.studies.plan import SCRATCH
+from medxfer.studies.plan import SCRATCH, StudyFolder
 
 _PANELS = 3  # in a row
 _UPRIGHT = 8  # names of methods beside each other before they are written aslant
@@ -98,6 +98,28 @@ def figures(app: ModuleType, gathered: Gathered, batches: Mapping[str, int]) -> 
             f"training data {gathered.full.text}; bars: 95 % intervals by bootstrap over "
             f"{gathered.full.measures.clusters} test subjects.",
         )
+    return drawn
+
+
+def of_runs(app: ModuleType, gathered: Gathered, study: StudyFolder) -> list[report.Drawing]:
+    """Figures that single runs have drawn of their results, for the best depths and scratch.
+
+    Which ones an app's ``STUDY_FIGURES`` says: name -> caption.
+    """
+    scratch = [method for method in gathered.full.results if SCRATCH in method][:1]
+    shown = [*(depth.best for depth in gathered.depths), *scratch]
+    drawn = []
+    for name, caption in getattr(app, "STUDY_FIGURES", {}).items():
+        for method in shown:
+            run = next(
+                run.planned
+                for run in gathered.runs
+                if (run.planned.method, run.planned.share) == (method, gathered.full.text)
+            )
+            path = study.run(run.name).path / "figures" / f"{name}.png"
+            if path.is_file():
+                words = f"{method}, seed {run.config.seed}: {caption}"
+                drawn.append(report.Drawing(f"{name}_{run.name}", words, path))
     return drawn
 
 

@@ -322,6 +322,14 @@ def test_labels_out_of_range(tmp_path, label):
         fit(tmp_path, parts=parts)
 
 
+def test_a_class_without_a_training_image_is_told(tmp_path, caplog):
+    parts = tiny.pipelines()
+    parts[0].labels[parts[0].labels == 1] = 2
+    with caplog.at_level("WARNING", logger="absl"):
+        fit(tmp_path, parts=parts, epochs=1)
+    assert "No training image shows class 1 (counted from 0)" in caplog.text
+
+
 def test_short_epochs_are_not_spent_writing(tmp_path):
     def look(epoch):
         assert not list((tmp_path / "checkpoints").iterdir())

@@ -437,3 +437,51 @@ def test_what_was_never_run_is_estimated_by_its_stages(tune, passes, epochs):
     stages = len(epochs) + (tune in ("lp", "lp_ft"))
     expected = 5 + 3 + 11 * 2 + 0.5 * stages + passes * (40 + 30) * 7
     assert found == pytest.approx(expected + sum(n * 50 * steps[g] for g, n in epochs.items()))
+
+
+def test_tensorboard_shows_settings_and_measures_of_every_run(made):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
+    from tensorboard.util.tensor_util import make_ndarray
+
+    from medxfer.studies import hparams
+
+    study, plan, _, found = made
+    for _ in range(2):  # a second time replaces the first
+        hparams.write(study, found)
+    primary = found.full.measures.primary
+    for run in (r for r in plan.runs if not r.is_counterpart):
+        folder = study.path / "logs" / "hparams" / run.name
+        assert len(list(folder.iterdir())) == 1
+        events = EventAccumulator(str(folder)).Reload()
+        tag = "_hparams_/session_start_info"
+        held = plugin_data_pb2.HParamsPluginData.FromString(
+            events.SummaryMetadata(tag).plugin_data.content
+        )
+        values = held.session_start_info.hparams
+        assert values["method"].string_value == run.method
+        assert values["seed"].number_value == run.config.seed
+        (share,) = (s for s in found.shares if s.text == run.share)
+        seeds = [r.config.seed for r in plan.runs if (r.method, r.share) == (run.method, run.share)]
+        expected = share.family.by_seed[run.method][
+            seeds.index(run.config.seed), share.family.merits.index(primary)
+        ]
+        (event,) = events.Tensors(f"test {primary}")
+        assert make_ndarray(event.tensor_proto) == pytest.approx(expected, rel=1e-6)
+
+
+def test_pictures_of_runs_are_those_of_the_best_depth_and_of_scratch(made):
+    study, plan, app, found = made
+    for run in plan.runs:
+        folder = study.run(run.name).path / "figures"
+        folder.mkdir(exist_ok=True)
+        (folder / "map_median.png").write_bytes(b"")
+    drawn = figures.of_runs(app, found, study)
+    if plan.app != "cimt":
+        assert drawn == []
+        return
+    assert [drawing.caption.split(",")[0] for drawing in drawn] == [
+        found.depths[0].best, "scratch (msra)",
+    ]  # fmt: skip
+    assert all(", seed 0: the region of middle error" in drawing.caption for drawing in drawn)
+    assert len({drawing.name for drawing in drawn}) == 2
