@@ -84,7 +84,8 @@ def number(value: float | None, unit: str) -> str:
     """A value with as many digits as its unit deserves; a dash where there is none."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:.1f}" if unit == "um" else f"{value:.3f}"
+    text = f"{value:.1f}" if unit == "um" else f"{value:.3f}"
+    return text if float(text) else text.removeprefix("-")
 
 
 def measure_name(key: str) -> tuple[str, str]:

@@ -58,6 +58,8 @@ PAPER: dict[str, Sequence[tuple[str, str, str]]] = {
     ),
 }
 
+NETWORKS = {"alexnet", "alexnet_caffe"}  # of which the paper speaks
+
 ANY = ""
 
 #: App -> amount of training data -> whether conv1 lost less than scratch with so much of it.
@@ -99,6 +101,8 @@ class Found:
 
 def relations(app: str, gathered: Gathered) -> list[Found]:
     """Every relation of the paper that the study can speak of."""
+    if {run.planned.config.model for run in gathered.runs} - NETWORKS - {""}:
+        return []
     full = gathered.full
     names = {method: method for method in full.results}
     scratch = [method for method in full.results if method.startswith(f"{SCRATCH} ")]
