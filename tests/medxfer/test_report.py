@@ -183,7 +183,7 @@ def test_scratch_is_not_called_fine_tuning(folder, drawn):
     ("value", "unit", "text"),
     [
         (12.345, "um", "12.3"),
-        (-0.04, "um", "-0.0"),
+        (-0.04, "um", "0.0"),
         (0.12345, "mm", "0.123"),
         (0.98765, "auc", "0.988"),
         (float("nan"), "um", "–"),
