@@ -4,10 +4,12 @@
 
 The study is done first, through the ordinary command, and killed (SIGKILL, with all its runs) at
 random moments so many times; its time on the clock is the sum over all attempts. Then every run of
-its plan is done by itself, one after the other with all processors, in a cache that holds nothing
-but the weights, so that nothing is shared. With ``--threads=N`` such a run has as many threads as
-one of a study with ``--jobs`` has; only then can predictions be the same to the last bit, which is
-compared run by run. Started again, it goes on after the last run that has ended.
+its plan is done by itself, one after the other with all processors. The study begins with a cache
+that holds nothing but the weights, and keeps it over its attempts; so does every single run with
+one of its own, so that nothing is shared. Attempts and runs that fail count with their time. With
+``--threads=N`` such a run has as many threads as one of a study with ``--jobs`` has; only then can
+predictions be the same to the last bit, which is compared run by run. Started again, it goes on
+after the last run that has ended.
 """
 
 import argparse
@@ -32,61 +34,86 @@ from medxfer.studies import plan as plans
 
 
 def attempt(
-    command: list[str], log: pathlib.Path, limit: float | None = None
-) -> tuple[bool, float]:
+    command: list[str], log: pathlib.Path, cache: pathlib.Path, limit: float | None = None
+) -> int | None:
     """Run a command, killed with all that it started after ``limit`` seconds.
 
     Returns
     -------
-    ended, seconds
-        Whether it came to its end.
+    Exit status; None if it was killed.
+    """
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            env={**os.environ, "MEDXFER_CACHE": str(cache)},
+        )
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def fresh_cache(place: pathlib.Path) -> pathlib.Path:
+    """A folder for ``MEDXFER_CACHE`` with the user's weights and, at first, nothing else."""
+    place.mkdir(exist_ok=True)
+    link = place / "weights"
+    if not link.is_symlink():
+        weights = (runs.cache_folder() / "weights").absolute()
+        weights.mkdir(parents=True, exist_ok=True)  # what is fetched is fetched once
+        link.symlink_to(weights)
+    return place
+
+
+def do_study(options: argparse.Namespace, times: dict, save) -> plans.StudyFolder:
+    """The study, killed at random moments; its attempts go to ``times``.
 
     Raises
     ------
     SystemExit
-        If it failed by itself.
+        If it fails by itself.
     """
-    begun = time.monotonic()
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-        )
-        try:
-            status = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return False, time.monotonic() - begun
-    if status:
-        raise SystemExit(f"{' '.join(command)} ended with status {status}: see {log}.")
-    return True, time.monotonic() - begun
-
-
-def do_study(options: argparse.Namespace, times: dict, save) -> plans.StudyFolder:
-    """The study, killed at random moments; its attempts go to ``times``."""
     place = options.output / "study"
     log = options.output / "study.log"
+    cache = fresh_cache(options.output / "cache")
     command = [sys.executable, "-m", "medxfer.study", f"--output={place}", *options.flags]
-    if not (place / "plan.json").exists():
-        attempt([*command, "--dry_run"], log)
+    if not (place / "plan.json").exists() and attempt([*command, "--dry_run"], log, cache):
+        raise SystemExit(f"The study cannot be planned: see {log}.")
     attempts = times.setdefault("study", [])
     while not times.get("ended"):
-        killed = sum(1 for entry in attempts if not entry["ended"])
-        limit = random.uniform(*options.moments) if killed < options.kills else None
-        ended, seconds = attempt(command, log, limit)
-        attempts.append({"seconds": seconds, "ended": ended})
-        times["ended"] = ended
-        save()
-        print(f"study {'ended' if ended else 'killed'} after {seconds:.0f} s", flush=True)
+        limit = random.uniform(*options.moments) if kills(attempts) < options.kills else None
+        begun, status = time.monotonic(), None
+        try:
+            status = attempt(command, log, cache, limit)
+        finally:
+            times["ended"] = status == 0
+            seconds = time.monotonic() - begun
+            attempts.append({"seconds": seconds, "ended": status == 0, "status": status})
+            save()
+        words = {0: "ended", None: "killed"}.get(status, f"failed with status {status}")
+        print(f"study {words} after {seconds:.0f} s", flush=True)
+        if status:
+            raise SystemExit(f"See {log}; started again, this goes on.")
     return plans.StudyFolder(place)
+
+
+def kills(attempts: list[dict]) -> int:
+    """Number of the attempts that were killed."""
+    return sum(1 for entry in attempts if not entry["ended"] and entry.get("status") is None)
 
 
 def do_runs(options: argparse.Namespace, study: plans.StudyFolder, times: dict, save) -> list:
     """Every run of the plan by itself; rows of run, seconds and what differs from the study."""
     alone = plans.StudyFolder(options.output / "alone")
     alone.path.mkdir(exist_ok=True)
-    seconds = times.setdefault("runs", {})
-    weights = runs.cache_folder() / "weights"
+    seconds, failed = times.setdefault("runs", {}), times.setdefault("failed", {})
     rows = []
     for planned in plans.Plan.load(study.plan_file).runs:
         own = planned
@@ -96,19 +123,29 @@ def do_runs(options: argparse.Namespace, study: plans.StudyFolder, times: dict, 
         if planned.name not in seconds:
             shutil.rmtree(alone.run(planned.name).path, ignore_errors=True)
             words = execute.command(alone, own)[len(execute.CHILD) :]
+            begun = time.monotonic()
             with tempfile.TemporaryDirectory() as cache:
-                (pathlib.Path(cache) / "weights").symlink_to(weights)
-                os.environ["MEDXFER_CACHE"] = cache
-                _, seconds[planned.name] = attempt(
-                    [sys.executable, "-m", *words], options.output / "alone.log"
+                status = attempt(
+                    [sys.executable, "-m", *words],
+                    options.output / "alone.log",
+                    fresh_cache(pathlib.Path(cache)),
                 )
+            seconds[planned.name] = time.monotonic() - begun
+            if status:
+                failed[planned.name] = status
             alone.run(planned.name).weights.unlink(missing_ok=True)
             save()
-        one, other = (
-            (folder.run(planned.name).path / "predictions.csv").read_bytes()
+        found = [
+            folder.run(planned.name).path / "predictions.csv"
             for folder in (study, alone)
-        )
-        rows.append((planned.name, f"{seconds[planned.name]:.1f}", "yes" if one == other else "no"))
+            if folder.run(planned.name).finished
+        ]
+        if planned.name in failed or len(found) < 2:
+            same = "failed"
+        else:
+            one, other = (path.read_bytes() for path in found)
+            same = "yes" if one == other else "no"
+        rows.append((planned.name, f"{seconds[planned.name]:.1f}", same))
         print("  ".join(rows[-1]), flush=True)
     return rows
 
@@ -141,10 +178,11 @@ def main() -> int:
     together = sum(entry["seconds"] for entry in times["study"])
     alone = sum(times["runs"].values())
     equal = sum(row[-1] == "yes" for row in rows)
-    kills = sum(1 for entry in times["study"] if not entry["ended"])
-    print(f"\nstudy {together:.0f} s in {kills + 1} attempts, {len(rows)} runs one by one "
-          f"{alone:.0f} s: {together / alone:.2f}")  # fmt: skip
-    print(f"{equal} of {len(rows)} runs with the same predictions to the last bit")
+    failed = sum(row[-1] == "failed" for row in rows)
+    print(f"\nstudy {together:.0f} s in {len(times['study'])} attempts, {kills(times['study'])} of "
+          f"them killed; {len(rows)} runs one by one {alone:.0f} s: "
+          f"{together / alone:.2f}")  # fmt: skip
+    print(f"{equal} of {len(rows)} runs with the same predictions to the last bit, {failed} failed")
     return 0
 
 

@@ -12,8 +12,9 @@ import math
 import os
 import pathlib
 import platform
+import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 
 from data_prep import locks
@@ -21,6 +22,10 @@ from data_prep.errors import UserError
 from medxfer.config import Config
 
 PACKAGES = ("medxfer", "tensorflow", "keras", "numpy", "scipy", "pydicom")
+
+#: Settings that versions after the first one added. What was named before them keeps its name, so
+#: that a study begun with an earlier version goes on.
+LATER = ("maps",)
 
 
 def cache_folder() -> pathlib.Path:
@@ -31,10 +36,33 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(base) / "medxfer"
 
 
+def naming(config: Config) -> dict:
+    """Settings that the name of a run stands for: those of :data:`LATER` where they differ."""
+    return {
+        field.name: value
+        for field in dataclasses.fields(config)
+        if (value := getattr(config, field.name)) != field.default or field.name not in LATER
+    }
+
+
 def default_name(config: Config) -> str:
     """Name of a run that was given none: legible, and different for different settings."""
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(naming(config), sort_keys=True).encode())
     return f"{config.app}-{config.model}-{config.tune}-{digest.hexdigest()[:8]}"
+
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Write a file whole or not at all: under the name given here, which becomes ``path``.
+
+    That name is new every time, so that who writes the same file meanwhile is not disturbed.
+    """
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +90,8 @@ class RunFolder:
         """Copy the assets of the records, name -> file."""
         for name, source in assets.items():
             self.assets.mkdir(exist_ok=True)
-            partial = self.assets / f"{name}.partial"
-            shutil.copyfile(source, partial)
-            partial.replace(self.assets / name)
+            with whole(self.assets / name) as partial:
+                shutil.copyfile(source, partial)
 
     @property
     def card(self) -> dict:
@@ -197,20 +224,17 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> pathlib.Path:
         """Write a text file, whole or not at all."""
         path = self.path / name
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with whole(path) as partial:
+            partial.write_text(text, encoding="utf-8")
         return path
 
     def write_table(self, name: str, rows: Sequence[Mapping]) -> pathlib.Path:
         """Write rows of equal keys as CSV, whole or not at all."""
         path = self.path / name
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
             writer.writerows(rows)
-        partial.replace(path)
         return path
 
 

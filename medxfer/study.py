@@ -68,10 +68,9 @@ flags.DEFINE_bool(
 flags.DEFINE_float(
     "hours",
     None,
-    "Time there is, with --jobs on this machine. Amounts of data and seeds are planned in their "
-    "order for as long as they fit by estimate; the plan and the report say what is left out. "
-    "Default: all.",
-    lower_bound=0.0,
+    "Time there is, with --jobs on this machine, or on each of the n of --shard. Amounts of data "
+    "and seeds are planned in their order for as long as they fit by estimate; the plan and the "
+    "report say what is left out. Default: all.",
 )
 flags.DEFINE_bool("dry_run", False, "Write and print the plan with its estimated time; no run.")
 flags.DEFINE_string("plan", None, "Do the runs of this plan file instead of planning by the flags.")
@@ -111,10 +110,14 @@ def main() -> None:
         plugins.check("medxfer.models", model)
     if strange := set(FLAGS.inits) - set(INITS):
         raise UserError(f"--inits are {', '.join(INITS)}. Received: {', '.join(sorted(strange))}.")
+    if FLAGS.hours is not None and not FLAGS.hours > 0:
+        raise UserError(f"--hours must be above 0. Received: {FLAGS.hours:g}.")
+    if FLAGS.hours is not None and FLAGS.plan:
+        raise UserError("--hours chooses among runs, a --plan says them: give one of the two.")
     rates = _rates()
     quiet.import_tensorflow()
     from medxfer import experiment
-    from medxfer.studies import estimate, execute, within
+    from medxfer.studies import conclude, estimate, execute, within
     from medxfer.studies import plan as plans
 
     shard = execute.shard_of(FLAGS.shard)
@@ -127,15 +130,15 @@ def main() -> None:
     plan = plans.Plan.load(pathlib.Path(FLAGS.plan)) if FLAGS.plan else _plan(base, folder, rates)
     if (plan.app, plan.fingerprint) != (base.app, folder.fingerprint):
         raise UserError(f"{FLAGS.plan} is a plan for other records or another app.")
+    plan = plan.placed(base.data)  # a plan file may say where they were
     study = plans.StudyFolder(_output(plan))
     counts = {split: folder.count(split) for split in folder.splits}
     records = estimate.Records(counts, len(folder.subjects("train")))
-    if FLAGS.hours is not None:
-        if FLAGS.plan:
-            raise UserError("--hours chooses among runs, a --plan says them: give one of the two.")
-        study.check_place()
-        plan = within.fit(study, plan, FLAGS.hours, records, FLAGS.jobs)
-    study.write_plan(plan, shared=shard[1] > 1)
+    study.check_place()
+    with study.turn("plan", FLAGS.claim_age):
+        if FLAGS.hours is not None:
+            plan = within.fit(study, plan, FLAGS.hours, records, FLAGS.jobs, shard[1])
+        study.write_plan(plan, shared=shard[1] > 1)
     for note in plan.notes:
         logging.info("%s", note)
     if FLAGS.dry_run:
@@ -148,7 +151,7 @@ def main() -> None:
             jobs=FLAGS.jobs,
             shard=shard,
             age=FLAGS.claim_age,
-            command=functools.partial(execute.command, share=plan.depths),
+            command=functools.partial(execute.command, share=execute.starts(plan)),
             report=_Progress(plan),
             keep_weights=FLAGS.keep_weights,
         )
@@ -159,7 +162,8 @@ def main() -> None:
             )
             if shard[1] > 1:
                 return
-        conclude(study, plan, folder)
+        with study.turn("conclusion", FLAGS.claim_age):  # shards may come to their end together
+            conclude.conclude(study, plan, folder)
     if outcome.failed:
         sys.exit(1)
 
@@ -287,53 +291,6 @@ def _plan_text(study, plan, estimated) -> str:
             )
     lines.append(f"Plan: {study.plan_file}")
     return "\n".join(lines)
-
-
-def conclude(study, plan, folder) -> None:
-    """Compare what is finished and write tables, figures and the report."""
-    from medxfer import experiment
-    from medxfer import report as run_report
-    from medxfer.evaluation import figures as draw
-    from medxfer.runs import RunFolder
-    from medxfer.studies import answer, execute, figures, gather, report, tables
-
-    app = experiment.app_of(plan.runs[0].config)
-    failed = execute.failures(study, plan.runs)
-    caution = app.caution(folder) if hasattr(app, "caution") else ""
-    found = gather.gather(study, plan, app, folder.truth["test"], failed, caution=caution)
-    tables.write(study, plan, found)
-    examples = folder.count("train")
-    batches = {
-        run.name: examples // min(run.config.batch_size, examples)
-        for run in plan.runs
-        if run.config.fraction == 1
-    }
-    place = study.path / "figures"
-    place.mkdir(exist_ok=True)
-    drawn = []
-    for name, (figure, caption) in figures.figures(app, found, batches).items():
-        draw.save(figure, place / name)
-        drawn.append(run_report.Drawing(name, caption, place / f"{name}.png"))
-    data = {
-        "examples": {split: folder.count(split) for split in folder.splits},
-        "subjects": {split: len(folder.subjects(split)) for split in folder.splits},
-        "fingerprint": folder.fingerprint,
-        "settings": folder.settings,
-        "synthetic": not plan.runs[0].config.data,
-    }
-    page = report.html(plan, found, app.UNIT, data, drawn)
-    RunFolder(study.path).write_text("report.html", page)
-    run_report.log_figures(RunFolder(study.path), drawn)
-    print("")
-    for text in answer.sentences(found):
-        print(f"  {text}")
-    for caution in found.cautions:
-        print(f"  Caution: {caution}.")
-    for name, reason in failed.items():
-        print(f"  Failed: {name}: {reason}")
-    print(f"\n  report   {study.path / 'report.html'}")
-    print(f"  tables   {study.path / 'tables'}, {study.path / 'study.json'}")
-    print(f"  figures  {place}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import pathlib
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +17,7 @@ from data_prep import locks
 from medxfer import tuning
 from medxfer.config import Config
 from medxfer.runs import RunFolder
-from medxfer.studies import execute
+from medxfer.studies import execute, times
 from medxfer.studies.plan import AUTO, CALIBRATION, SCRATCH, Plan, Planned, StudyFolder
 
 
@@ -66,7 +67,7 @@ def estimate(study: StudyFolder, plan: Plan, records: Records, jobs: int = 1) ->
     }
     left = [run for run in plan.runs if run.name not in cards]
     done = [run for run in plan.runs if run.name in cards]
-    known = {run.name: _from_finished(run, done, cards) for run in left}
+    known = {run.name: _from_finished(study, run, done, cards) for run in left}
     unknown = [run for run in left if known[run.name] is None and not run.is_counterpart]
     source = f"{len(done)} finished runs" if done else ""
     if unknown:
@@ -106,15 +107,21 @@ def calibrated(
 
 
 def _from_finished(
-    run: Planned, done: Sequence[Planned], cards: Mapping[str, dict]
+    study: StudyFolder, run: Planned, done: Sequence[Planned], cards: Mapping[str, dict]
 ) -> float | None:
-    """Median of the runs of the same method, training scaled by the number of subjects."""
+    """Median of the runs of the same method, training scaled by the number of subjects.
+
+    The last attempt at a run wrote its card; all but its training is said to take as long with any
+    number of subjects. Attempts before it, which it went on from, are said to be training.
+    """
     found = []
     for other in done:
         if other.method == run.method:
-            seconds = cards[other.name]["seconds"]
-            scale = run.subjects / other.subjects
-            found.append(seconds.get("training", 0.0) * scale + seconds["evaluation"])
+            spent, attempts = cards[other.name]["seconds"], times.attempts(study, other.name)
+            training = spent.get("training", 0.0)
+            fixed = max([spent["evaluation"], *(last - training for last in attempts[-1:])])
+            training += sum(attempts[:-1])
+            found.append(fixed + training * run.subjects / other.subjects)
     return statistics.median(found) if found else None
 
 
@@ -173,27 +180,28 @@ def _calibration(study: StudyFolder, run: Planned, fingerprint: str, jobs: int) 
     except (OSError, ValueError, LookupError):
         pass
     logging.info("Measuring how fast this machine trains %s.", run.config.model)
-    words = [*execute.CHILD, "medxfer.studies.calibrate", f"--run={path}"]
     flags = execute.flags_of(dataclasses.replace(run.config, tune=SCRATCH))
     began = time.monotonic()
     held, ours = os.pipe()  # the child ends when this process does
-    try:
-        done = subprocess.run(
-            [*words, *flags],
-            stdin=held,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, **execute.environment(jobs)},
-        )
-    finally:
-        os.close(held)
-        os.close(ours)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        logging.warning("The calibration failed: %s", lines[-1] if lines else done.returncode)
-        return None
-    measured = json.loads(path.read_text())
+    with tempfile.TemporaryDirectory() as private:  # others may measure at the same time
+        written = pathlib.Path(private) / path.name
+        try:
+            done = subprocess.run(
+                [*execute.CHILD, "medxfer.studies.calibrate", f"--run={written}", *flags],
+                stdin=held,
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**os.environ, **execute.environment(jobs)},
+            )
+        finally:
+            os.close(held)
+            os.close(ours)
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            logging.warning("The calibration failed: %s", lines[-1] if lines else done.returncode)
+            return None
+        measured = json.loads(written.read_text())
     # What a process takes before it has anything to do.
     measured["start"] = max(0.0, time.monotonic() - began - measured["busy"])
     RunFolder(place).write_json(path.name, {"about": about, **measured})

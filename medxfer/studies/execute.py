@@ -19,9 +19,11 @@ from absl import logging
 
 from data_prep import locks
 from data_prep.errors import UserError
-from medxfer import main
-from medxfer.config import NAMED_WEIGHTS, Config
-from medxfer.studies.plan import Plan, Planned, StudyFolder
+from medxfer import main, plugins, tuning
+from medxfer.config import Config
+from medxfer.runs import RunFolder
+from medxfer.studies import masks, times
+from medxfer.studies.plan import AUTO, COUNTERPART, SCRATCH, Plan, Planned, StudyFolder
 
 Command = Callable[[StudyFolder, Planned], list[str]]
 
@@ -54,6 +56,7 @@ class _Active:
     log: typing.IO
     started: float
     beat: float
+    before: list[float]  # seconds of earlier attempts
 
 
 def command(
@@ -66,7 +69,8 @@ def command(
     study : StudyFolder
     planned : Planned
     share : mapping, optional
-        Network -> depths of the study: what they need of frozen layers is computed in one pass.
+        Network -> groups from which the study tunes: what they need of frozen layers is computed
+        in one pass.
 
     Raises
     ------
@@ -86,6 +90,25 @@ def command(
         f"--run={run.absolute()}",
         *flags_of(planned.config),
     ]
+
+
+def starts(plan: Plan) -> dict[str, list[str]]:
+    """Network -> layer groups from which a plan's runs tune, strategies stage by stage.
+
+    Without those of ``auto``, which seldom tries all, and of networks that freeze nothing.
+    """
+    found: dict[str, list[str]] = {}
+    for run in plan.runs:
+        config = run.config
+        if config.weights == "none" or config.tune in (SCRATCH, COUNTERPART, AUTO):
+            continue
+        groups = list(plugins.load("medxfer.models", config.model).LAYER_GROUPS)
+        own = found.setdefault(config.model, [])
+        for stage in tuning.stages_for(config.tune, groups, config, groups[-1:]):
+            first = next(group for group in groups if not stage.frozen(group))
+            if first not in own:
+                own.append(first)
+    return found
 
 
 def flags_of(config: Config) -> list[str]:
@@ -184,7 +207,7 @@ class _Executor:
         index, count = shard
         own = plan.runs[index::count]
         self._order = [*own, *(run for run in plan.runs if run not in own)]
-        self._claims = study.path / "claims"
+        self._claims = study.claims
         self._active: dict[str, _Active] = {}
         self._before = {run.name: _text(study.failure(run.name)) for run in plan.runs}
         self._outcome = Outcome()
@@ -249,7 +272,9 @@ class _Executor:
         )
         claim.note(child=locks.process(process.pid))
         now = time.monotonic()
-        self._active[planned.name] = _Active(planned, process, claim, log, now, now)
+        self._active[planned.name] = _Active(
+            planned, process, claim, log, now, now, times.attempts(self._study, planned.name)
+        )
         logging.info("Started %s.", _words(planned))
 
     def _reap(self) -> None:
@@ -258,7 +283,9 @@ class _Executor:
             now = time.monotonic()
             if status is None and now - active.beat >= min(locks.BEAT, self._age / 4):
                 active.beat = now
-                if not active.claim.beat():
+                if active.claim.beat():
+                    self._clock(active)
+                else:
                     logging.warning("%s is being done elsewhere now.", name)
                     self._close(active)
             elif status is not None:
@@ -267,7 +294,7 @@ class _Executor:
 
     def _settle(self, active: _Active, status: int) -> None:
         """Write down what came of a run; the claim ends last."""
-        planned, seconds = active.planned, time.monotonic() - active.started
+        planned, seconds = active.planned, self._clock(active)
         failure = self._study.failure(planned.name)
         if status == 0 and self._study.finished(planned, self._plan.fingerprint):
             failure.unlink(missing_ok=True)
@@ -275,16 +302,20 @@ class _Executor:
             self._tidy(planned)
             self._report(planned, seconds)
         else:
-            reason = _reason(status, self._study.log(planned.name), planned.config)
+            reason = _reason(status, self._study, planned)
             failure.parent.mkdir(exist_ok=True)
             content = {"status": status, "at": time.time(), "seconds": seconds, **reason}
-            partial = failure.with_suffix(".partial")
-            partial.write_text(json.dumps(content, indent=1) + "\n")
-            partial.replace(failure)
+            RunFolder(failure.parent).write_json(failure.name, content)
             self._outcome.failed.append(planned.name)
             logging.warning("%s failed: %s", _words(planned), reason["reason"])
         self._ended.add(planned.name)
         active.claim.end()
+
+    def _clock(self, active: _Active) -> float:
+        """Seconds of this attempt so far, which are also kept: the study may be killed."""
+        seconds = time.monotonic() - active.started
+        times.note(self._study, active.planned.name, [*active.before, seconds])
+        return seconds
 
     def _tidy(self, planned: Planned) -> None:
         """Delete what a finished run need not keep."""
@@ -312,6 +343,7 @@ class _Executor:
             time.sleep(self._poll)
         for active in list(self._active.values()):
             self._close(active)
+            self._clock(active)
             active.claim.end()
 
 
@@ -335,20 +367,11 @@ def _text(path: pathlib.Path) -> str:
         return ""
 
 
-def _reason(status: int, log: pathlib.Path, config: Config) -> dict:
-    """The user's error if there is one, and the end of the log.
-
-    Without the names of data and weights, which are often called after patients.
-    """
+def _reason(status: int, study: StudyFolder, planned: Planned) -> dict:
+    """The user's error if there is one, and the end of the log, :mod:`masked <.masks>`."""
+    log = study.log(planned.name)
     text = log.read_text(errors="replace") if log.exists() else ""
-    if config.data:
-        for words in (str(pathlib.Path(config.data).absolute()), config.data):
-            text = text.replace(words, "the folder of --data")
-    if config.weights not in NAMED_WEIGHTS:
-        path = pathlib.Path(config.weights)
-        for words in (str(path.expanduser().absolute()), str(path.expanduser()), str(path)):
-            text = text.replace(words, path.name)
-        text = text.replace(path.name, "the file of --weights")
+    text = masks.masked(text, study.path, planned.config)
     lines = text.splitlines()[-_LINES:]
     errors = [line for line in lines if line.startswith("Error: ")]
     if errors:

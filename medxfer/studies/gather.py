@@ -12,7 +12,7 @@ from medxfer import plugins, tuning
 from medxfer.evaluation import family as families
 from medxfer.evaluation.family import Family
 from medxfer.evaluation.intervals import Interval
-from medxfer.studies import measures
+from medxfer.studies import measures, times
 from medxfer.studies.measures import Measures
 from medxfer.studies.plan import (
     AUTO,
@@ -27,11 +27,22 @@ from medxfer.studies.plan import (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Finished:
-    """A finished run: its card and, by method, its results on the test part."""
+    """A finished run.
+
+    Attributes
+    ----------
+    planned : Planned
+    card : dict
+    results : dict
+        Method -> results on the test part.
+    seconds : float
+        On the clock, all attempts together; as far as known.
+    """
 
     planned: Planned
     card: dict
     results: dict[str, Sequence]
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,7 +172,9 @@ def read(study: StudyFolder, planned: Planned, app: ModuleType, truth: Mapping) 
         raise UserError(
             f"{path} holds no scores of {planned.config.tune}: delete the run's folder."
         )
-    return Finished(planned, run.card, results)
+    own = sum(run.card["seconds"].values())  # of the last attempt, without its start
+    seconds = max(own, sum(times.attempts(study, planned.name)))
+    return Finished(planned, run.card, results, seconds)
 
 
 def gather(

@@ -12,20 +12,21 @@ import inspect
 import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from data_prep import locks, splits
+from data_prep import locks
 from data_prep.errors import UserError
 from medxfer import models, plugins, tuning
 from medxfer.config import INITS, Config
-from medxfer.runs import RunFolder
+from medxfer.runs import RunFolder, naming
+from medxfer.studies import amounts
 
 COUNTERPART = "handcrafted"  # stands in ``Config.tune`` of a run of the classic methods
 AUTO = "auto"
 SCRATCH = "scratch"
-ONE = "one"  # word for a single training subject among the fractions
 NONE = "none"  # word for no depth among the depths
 CALIBRATION = "calibration"  # folder of a study that holds what estimates come from
 
@@ -93,15 +94,13 @@ class Plan:
         """Amounts of training data, in order."""
         return tuple(dict.fromkeys(run.share for run in self.runs))
 
-    @property
-    def depths(self) -> dict[str, list[str]]:
-        """Network -> values of ``--tune`` of its runs that are no training from scratch."""
-        found: dict[str, list[str]] = {}
-        for run in self.runs:
-            own = found.setdefault(run.config.model, [])
-            if run.config.tune not in (SCRATCH, COUNTERPART, *own):
-                own.append(run.config.tune)
-        return found
+    def placed(self, data: str) -> "Plan":
+        """The same plan where the records lie elsewhere, which changes no name."""
+        moved = (
+            dataclasses.replace(run, config=dataclasses.replace(run.config, data=data))
+            for run in self.runs
+        )
+        return dataclasses.replace(self, runs=tuple(moved))
 
     def to_json(self) -> dict:
         """Plain values for a file."""
@@ -152,6 +151,11 @@ class StudyFolder:
         """The plan, JSON."""
         return self.path / "plan.json"
 
+    @property
+    def claims(self) -> pathlib.Path:
+        """Folder of the claims on runs, shares and turns."""
+        return self.path / "claims"
+
     def run(self, name: str) -> RunFolder:
         """Folder of a run."""
         return RunFolder(self.path / "runs" / name)
@@ -163,6 +167,13 @@ class StudyFolder:
     def failure(self, name: str) -> pathlib.Path:
         """Why the last attempt at a run failed; absent if it did not."""
         return self.path / "failures" / f"{name}.json"
+
+    def begun(self) -> Plan | None:
+        """The plan that is there; None if there is none that this version can read."""
+        try:
+            return Plan.load(self.plan_file)
+        except UserError:
+            return None
 
     def finished(self, planned: Planned, fingerprint: str) -> bool:
         """Whether the run is done, with these settings and on these records.
@@ -189,13 +200,35 @@ class StudyFolder:
             On entry, if one does it.
         """
         index, count = shard
-        return locks.hold(
-            self.path,
-            "Each process needs a share of its own (--shard=i/n), or wait until it has ended.",
-            place=self.path / "claims",
-            name=f"share-{index}-of-{count}",
-            age=age,
-        )
+        instead = "Each process needs a share of its own (--shard=i/n), or wait until it has ended."
+        return self._hold(f"share-{index}-of-{count}", instead, age)
+
+    @contextlib.contextmanager
+    def turn(self, name: str, age: float = locks.AGE, poll: float = 0.5) -> Iterator[None]:
+        """Let one process at a time into the block; the others wait.
+
+        Parameters
+        ----------
+        name : str
+            Of what is done there.
+        age, poll : float
+            Seconds after which a silent holder's turn is over, and between looks.
+        """
+        waits = False
+        with contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(self._hold(name, "Waiting for it.", age))
+                    break
+                except UserError as held:
+                    if not waits:
+                        logging.info("%s", held)
+                    waits = True
+                    time.sleep(poll)
+            yield
+
+    def _hold(self, name: str, instead: str, age: float) -> contextlib.AbstractContextManager[None]:
+        return locks.hold(self.path, instead, place=self.claims, name=name, age=age)
 
     def check_place(self) -> None:
         """See that the folder is a study's, or free for one.
@@ -207,35 +240,44 @@ class StudyFolder:
         """
         if self.plan_file.exists() or not self.path.exists():
             return
-        if any(path.name != CALIBRATION for path in self.path.iterdir()):
+        # Other shards may begin at this moment, and write the plan.
+        early = (CALIBRATION, self.claims.name)
+        if any(
+            path.name not in early and not path.name.startswith(self.plan_file.name)
+            for path in self.path.iterdir()
+        ):
             raise UserError(f"{self.path} is not empty and holds no study: give another --output.")
 
     def write_plan(self, plan: Plan, shared: bool) -> None:
         """Write the plan file, unless the same plan is there.
+
+        Where the records lie is no difference: machines may find them at different places. To be
+        called in a :meth:`turn` where several processes may do so.
 
         Raises
         ------
         UserError
             If another plan is there and ``shared``: machines that share a plan need the same one.
         """
-        content = _json(plan)
         if self.plan_file.exists():
-            if self.plan_file.read_text() == content:
+            begun = self.begun()
+            if begun == plan:
                 return
-            if shared:
+            if begun and begun.placed("") == plan.placed(""):
+                if shared:
+                    return
+            elif shared:
                 raise UserError(
                     f"{self.plan_file} is another plan: start every shard with the same flags on "
                     "the same records, or give another --output."
                 )
-            logging.info("The plan has changed; finished runs that belong to it are kept.")
+            else:
+                logging.info("The plan has changed; finished runs that belong to it are kept.")
         else:
             self.check_place()
         self.path.mkdir(parents=True, exist_ok=True)
-        RunFolder(self.path).write_text(self.plan_file.name, content)
-
-
-def _json(plan: Plan) -> str:
-    return json.dumps(plan.to_json(), indent=1) + "\n"
+        text = json.dumps(plan.to_json(), indent=1) + "\n"
+        RunFolder(self.path).write_text(self.plan_file.name, text)
 
 
 def without_path(config: Config) -> dict:
@@ -245,58 +287,10 @@ def without_path(config: Config) -> dict:
 
 def name_of(method: str, share: str, config: Config, fingerprint: str) -> str:
     """Name of a run: legible, and different for different settings or records."""
-    facts = json.dumps([without_path(config), fingerprint], sort_keys=True)
+    facts = json.dumps([{**naming(config), "data": ""}, fingerprint], sort_keys=True)
     digest = hashlib.sha256(facts.encode()).hexdigest()[:8]
     words = (method, share.replace(" %", ""), f"s{config.seed}", digest)
     return "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", word).strip("_") for word in words)
-
-
-def fractions(words: Sequence[str], subjects: int) -> tuple[list[tuple[str, float, int]], list]:
-    """Amounts of training data from the words of ``--fractions``, largest first.
-
-    Parameters
-    ----------
-    words : sequence of str
-        Shares above 0 and at most 1, or ``one`` for one subject.
-    subjects : int
-        Number of training subjects.
-
-    Returns
-    -------
-    kept : list of (words, share, number of subjects)
-    dropped : list of str
-        Why others were left out: so few subjects that another share means the same ones.
-
-    Raises
-    ------
-    UserError
-        If a word is neither.
-    """
-    wanted = []
-    for word in words:
-        try:
-            share = 1 / subjects if word == ONE else float(word)
-        except ValueError:
-            share = 0.0
-        if not 0 < share <= 1:
-            raise UserError(
-                "--fractions are shares above 0 and at most 1, or the word 'one' for one subject. "
-                f"Received: {word}."
-            )
-        text = "one subject" if word == ONE else f"{100 * share:g} %"
-        wanted.append((text, share))
-    members = [str(number) for number in range(subjects)]
-    kept: dict[int, tuple[str, float, int]] = {}
-    dropped = []
-    for text, share in sorted(wanted, key=lambda pair: -pair[1]):
-        count = len(splits.fraction(members, share, ""))
-        if count in kept and kept[count][0] != text:
-            dropped.append(
-                f"{text} of {subjects} training subjects is the same as {kept[count][0]} "
-                f"({count} subject{'s' if count > 1 else ''}), so it is left out."
-            )
-        kept.setdefault(count, (text, share, count))
-    return list(kept.values()), dropped
 
 
 def make(
@@ -341,7 +335,7 @@ def make(
         Base learning rates that every network is trained with; of each method, amount of data and
         seed the one with the best validation score is compared. Empty: that of ``base``.
     shares : sequence of str
-        See :func:`fractions`.
+        See :func:`medxfer.studies.amounts.fractions`.
     seeds : int
         Number of seeds.
     counterpart_learns : bool
@@ -359,7 +353,7 @@ def make(
             raise UserError(f"{model} has no layer group {strange[0]}. Valid: {valid}.")
     if seeds < 1:
         raise UserError(f"--seeds must be at least 1. Received: {seeds}.")
-    amounts, notes = fractions(shares, train_subjects)
+    chosen_amounts, notes = amounts.fractions(shares, train_subjects)
     if base.weights == "none" and (depths or strategies):
         logging.warning("With --weights=none, fine-tuning starts from random weights.")
     chosen = {
@@ -377,7 +371,7 @@ def make(
     notes += [
         f"{m} takes images of its own size only: --input_side is not for it." for m in one_side
     ]
-    runs = []
+    runs: dict[str, Planned] = {}  # what is asked for twice is done once
 
     @functools.cache
     def by_rate(model: str, tune: str) -> bool:
@@ -399,11 +393,11 @@ def make(
             own = {"fraction": fraction, "base_rate": rate, "input_side": side, **changes}
             config = dataclasses.replace(base, **own)
             name = name_of(method, share, config, fingerprint)
-            runs.append(Planned(name, method, share, subjects, config))
+            runs.setdefault(name, Planned(name, method, share, subjects, config))
 
-    largest = amounts[0]
+    largest = chosen_amounts[0]
     for seed in range(base.seed, base.seed + seeds):
-        for amount in amounts:
+        for amount in chosen_amounts:
             for model in groups:
                 prefix = f"{model} " if len(groups) > 1 else ""
                 for tune in (*chosen[model], *strategies):
@@ -413,9 +407,9 @@ def make(
                     add(method, amount, tune=SCRATCH, model=model, init=init, seed=seed)
             if seed == base.seed and (amount is largest or counterpart_learns):
                 add(COUNTERPART, amount, tune=COUNTERPART, seed=seed, model="", weights="none")
-    if len(runs) <= len(amounts):
+    if len(runs) <= len(chosen_amounts):
         raise UserError("The study has no network to train: give --depths, --inits or --strategies")
-    return Plan(base.app, fingerprint, tuple(runs), tuple(notes))
+    return Plan(base.app, fingerprint, tuple(runs.values()), tuple(notes))
 
 
 def counterpart_learns(app: str) -> bool:

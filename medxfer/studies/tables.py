@@ -126,6 +126,7 @@ def run_rows(plan: Plan, gathered: Gathered) -> list[dict]:
     """One row per planned run: what became of it."""
     done = [*gathered.runs, *gathered.passed_over]
     cards: Mapping[str, dict] = {run.planned.name: run.card for run in done}
+    seconds = {run.planned.name: run.seconds for run in done}
     passed_over = {run.planned.name for run in gathered.passed_over}
     rows = []
     for run in plan.runs:
@@ -142,7 +143,7 @@ def run_rows(plan: Plan, gathered: Gathered) -> list[dict]:
                 "epochs": len(card.get("history", ())) or "",
                 "best_epoch": card["best_epoch"] + 1 if "best_epoch" in card else "",
                 "validation_score": card.get("best_validation_auc", ""),
-                "minutes": sum(card["seconds"].values()) / 60 if card else "",
+                "minutes": seconds[run.name] / 60 if card else "",
             }
         )
     return rows

@@ -11,12 +11,29 @@ from medxfer.studies.plan import Plan, Planned, StudyFolder
 
 
 def fit(
-    study: StudyFolder, plan: Plan, hours: float, records: estimate.Records, jobs: int = 1
+    study: StudyFolder,
+    plan: Plan,
+    hours: float,
+    records: estimate.Records,
+    jobs: int = 1,
+    machines: int = 1,
 ) -> Plan:
-    """The part of a plan that this machine can do in ``hours``.
+    """The part of a plan that so many machines like this one can do in ``hours``.
 
     A study that was begun with the same whole plan and hours keeps its part: an estimate is never
-    quite the same twice, and what was begun is to be ended.
+    quite the same twice, and what was begun is to be ended. Of several machines one chooses, see
+    :meth:`StudyFolder.turn`, and the others find its part.
+
+    Parameters
+    ----------
+    study : StudyFolder
+    plan : Plan
+    hours : float
+        Above 0.
+    records : Records
+    jobs : int
+        Runs at the same time, of each machine.
+    machines : int
 
     Raises
     ------
@@ -24,16 +41,15 @@ def fit(
         If the time does not suffice for the first amount of data and seed, or nobody knows.
     """
     names = [run.name for run in plan.runs]
-    whole = hashlib.sha256(json.dumps([names, hours]).encode()).hexdigest()[:16]
-    if study.plan_file.exists():
-        begun = Plan.load(study.plan_file)
-        if begun.whole == whole:
-            return begun
+    whole = hashlib.sha256(json.dumps([names, hours * machines]).encode()).hexdigest()[:16]
+    begun = study.begun()
+    if begun and begun.whole == whole:
+        return begun.placed(plan.runs[0].config.data)
     training = [run for run in plan.runs if not run.is_counterpart]
     seconds, _ = estimate.calibrated(study, training, plan.fingerprint, records, jobs)
     if None in seconds.values():
         raise UserError("--hours needs an estimate, which failed: give fewer runs instead.")
-    return dataclasses.replace(part(plan, seconds, hours * 3600 * jobs), whole=whole)
+    return dataclasses.replace(part(plan, seconds, hours * 3600 * jobs * machines), whole=whole)
 
 
 def part(plan: Plan, seconds: Mapping[str, float], limit: float) -> Plan:

@@ -5,10 +5,12 @@ What they make of an example is therefore the same in every epoch, and all that 
 them can be kept: in memory, or on disk, where later runs on the same data find it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -164,7 +166,9 @@ def on_disk(
         if not room:
             logging.info("Frozen layers are computed anew every epoch: %s has no room.", folder)
             return None
-        partials = {key: folder / f"{key}.{os.getpid()}.partial" for key in keys}
+        # No number of a process: containers that share the folder have the same ones.
+        token = secrets.token_hex(8)
+        partials = {key: folder / f"{key}.{token}.partial" for key in keys}
         try:
             tables = [
                 np.lib.format.open_memmap(partial, "w+", dtype, tuple(shapes[key]))
@@ -209,10 +213,10 @@ def _fill(tables: Sequence[np.ndarray], rows: Rows, join: Callable | None) -> No
 def _make_room(folder: pathlib.Path, need: int, bound: int, keep: set[str]) -> bool:
     """Delete what is stale until ``need`` bytes fit ``bound`` and the disk; whether they do."""
     now = time.time()
-    for path in folder.glob("*.partial"):
-        if now - path.stat().st_mtime > _ABANDONED:
+    for status, path in _present(folder, "*.partial"):
+        if now - status.st_mtime > _ABANDONED:
             path.unlink(missing_ok=True)
-    entries = [(path.stat(), path) for path in folder.glob("*.npy")]
+    entries = _present(folder, "*.npy")
     held = sum(status.st_size for status, _ in entries)
     if need > bound:
         return False
@@ -223,3 +227,12 @@ def _make_room(folder: pathlib.Path, need: int, bound: int, keep: set[str]) -> b
             path.unlink(missing_ok=True)
             held -= status.st_size
     return held + need <= bound and shutil.disk_usage(folder).free > need
+
+
+def _present(folder: pathlib.Path, pattern: str) -> list[tuple[os.stat_result, pathlib.Path]]:
+    """Files and their status, without those that another process takes away meanwhile."""
+    found = []
+    for path in folder.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path.stat(), path))
+    return found

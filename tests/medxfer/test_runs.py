@@ -1,9 +1,12 @@
 import csv
+import dataclasses
 import hashlib
 import json
 import pathlib
 import platform
 import re
+import threading
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -115,6 +118,59 @@ def test_files_appear_whole_or_not_at_all(tmp_path):
         run.write_table("table.csv", [{"a": 1}, {"a": 2, "b": 3}])
     assert not (tmp_path / "card.json").exists()
     assert not (tmp_path / "table.csv").exists()
+
+
+def test_nothing_is_left_where_there_is_no_room(tmp_path, monkeypatch):
+    run = runs.RunFolder(tmp_path)
+    run.write_text("report.html", "before")
+
+    def full(path, text, **options):
+        with path.open("w") as file:
+            file.write(text[:1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.write_text("report.html", "after")
+    assert names(tmp_path) == ["report.html"] and (tmp_path / "report.html").read_text() == "before"
+
+
+def test_who_writes_the_same_file_meanwhile_does_not_disturb(tmp_path):
+    """Shards that come to their end together write the same tables and the same page."""
+    run = runs.RunFolder(tmp_path)
+    wanted = {n: [{"run": n, "value": i} for i in range(300)] for n in "abcd"}
+    start = threading.Barrier(len(wanted))
+
+    def write(name):
+        start.wait()
+        for _ in range(30):
+            run.write_table("table.csv", wanted[name])
+            run.write_text("report.html", name * 10_000)
+            run.write_json("study.json", {"run": [name] * 1000})
+
+    with futures.ThreadPoolExecutor(len(wanted)) as pool:
+        list(pool.map(write, wanted))
+    assert names(tmp_path) == ["report.html", "study.json", "table.csv"]
+    page = (tmp_path / "report.html").read_text()
+    assert page in {name * 10_000 for name in wanted}
+    assert len(set(json.loads((tmp_path / "study.json").read_text())["run"])) == 1
+    with (tmp_path / "table.csv").open() as file:
+        found = list(csv.DictReader(file))
+    assert len(found) == 300 and len({row["run"] for row in found}) == 1
+
+
+def test_settings_of_later_versions_leave_earlier_names_alone():
+    later = {name: getattr(CONFIG, name) for name in runs.LATER}
+    assert later == {"maps": "dense"}
+    earlier = dataclasses.asdict(CONFIG)
+    for name in later:
+        del earlier[name]
+    digest = hashlib.sha256(json.dumps(earlier, sort_keys=True).encode()).hexdigest()
+    assert runs.default_name(CONFIG) == f"cimt-alexnet-fc6-{digest[:8]}"
+    changed = dataclasses.replace(CONFIG, maps="coarse_to_fine")
+    assert runs.default_name(changed) != runs.default_name(CONFIG)
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    assert all(value == defaults[name] for name, value in later.items())
 
 
 def test_json_is_standard_and_keeps_every_digit(tmp_path):

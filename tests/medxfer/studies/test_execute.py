@@ -1,6 +1,7 @@
 """Runs of a plan: once each, whatever is killed, whoever shares the folder."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -14,7 +15,9 @@ import pytest
 
 from data_prep import locks, signals
 from data_prep.errors import UserError
+from medxfer import plugins
 from medxfer.config import Config
+from medxfer.studies import estimate, times
 from medxfer.studies import execute as executes
 from medxfer.studies import plan as plans
 from tests.medxfer.studies import fake
@@ -100,18 +103,89 @@ def test_a_failure_is_reported_and_the_others_go_on(study):
     assert executes.failures(study, plan.runs) == {}
 
 
-def test_the_reason_of_a_failure_names_neither_folder_nor_file(tmp_path):
-    config = Config(app="cimt", data=f"{tmp_path}/DOE_JOHN", weights="sub/DOE_JANE.h5")
-    log = tmp_path / "log"
-    log.write_text(
-        f"Weights: DOE_JANE.h5\nError: {pathlib.Path(config.weights).absolute()} and "
-        f"{config.data}/train do not agree.\n"
+def reason_of(study, text, **settings):
+    """What is kept of a log of a run with such settings."""
+    planned = fake.plan().runs[0]
+    planned = dataclasses.replace(planned, config=dataclasses.replace(planned.config, **settings))
+    log = study.log(planned.name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(text)
+    return executes._reason(2, study, planned)
+
+
+def test_the_reason_of_a_failure_names_neither_folder_nor_file(study, tmp_path):
+    data, weights = f"{tmp_path}/DOE_JOHN", "sub/DOE_JANE.h5"
+    found = reason_of(
+        study,
+        f"Weights: DOE_JANE.h5\nError: {pathlib.Path(weights).absolute()} and "
+        f"{data}/train do not agree.\n",
+        data=data,
+        weights=weights,
     )
-    found = executes._reason(2, log, config)
     assert "DOE" not in str(found)
     assert found["reason"] == "the file of --weights and the folder of --data/train do not agree."
-    log.write_text("Error: none of imagenet fits.\n")
-    assert executes._reason(2, log, Config(app="cimt"))["reason"] == "none of imagenet fits."
+    assert reason_of(study, "Error: none of imagenet fits.\n")["reason"] == (
+        "none of imagenet fits."
+    )
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ("./SMITH_John", "SMITH_John"),
+        ("SMITH_John", "{cwd}/SMITH_John"),
+        ("./SMITH_John/", "{cwd}/SMITH_John"),
+        ("../SMITH_John", "{up}/SMITH_John"),
+        ("../SMITH_John", "{cwd}/../SMITH_John"),
+        ("../SMITH_John", "../SMITH_John"),
+        ("link", "{up}/SMITH_John"),
+        ("{up}//SMITH_John", "{up}/SMITH_John"),
+        ("~/SMITH_John", "{up}/SMITH_John"),
+    ],
+)
+def test_paths_are_masked_in_every_form(study, tmp_path, monkeypatch, given, said):
+    here = tmp_path / "here"
+    here.mkdir()
+    (tmp_path / "SMITH_John").mkdir()
+    (here / "link").symlink_to(tmp_path / "SMITH_John")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    places = {"cwd": here, "up": tmp_path}
+    said = said.format(**places)
+    text = f"Reading '{said}'\nError: {said}/cimt-train.tfrecord is damaged.\n"
+    found = reason_of(study, text, data=given.format(**places))
+    assert "SMITH" not in str(found)
+    assert found["reason"] == "the folder of --data/cimt-train.tfrecord is damaged."
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_the_folder_of_the_study_is_masked(tmp_path, monkeypatch, relative):
+    monkeypatch.chdir(tmp_path)
+    place = pathlib.Path("smith/study") if relative else tmp_path / "smith" / "study"
+    study = plans.StudyFolder(place)
+    text = f"Error: {place.absolute()}/runs/x/config.json and {place} are full.\n"
+    # The records lie in it: the longer path is meant.
+    text = f"{tmp_path}/smith/study/records/a\n{text}"
+    found = reason_of(study, text, data=str(tmp_path / "smith/study/records"))
+    assert "smith" not in str(found)
+    assert found["log"][0] == "the folder of --data/a"
+    assert (
+        found["reason"] == "the study's folder/runs/x/config.json and the study's folder are full."
+    )
+
+
+def test_what_only_looks_like_a_path_stays(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "Error: a database. See data.py, my-data and data/x.\n"
+    assert reason_of(study, text, data="data")["reason"] == (
+        "a database. See data.py, my-data and the folder of --data/x."
+    )
+    for data in (".", "./", ".."):
+        found = reason_of(study, f"Error: Stop. {tmp_path}/x ./y ../z 1.5.\n", data=data)
+        assert found["reason"].startswith("Stop. ") and found["reason"].endswith("1.5.")
+        if data != "..":
+            assert found["reason"] == "Stop. the folder of --data/x ./y ../z 1.5."
+    assert "Stop/s" in reason_of(study, "Error: Stop/s.\n", data="/")["reason"]
 
 
 def test_a_killed_study_takes_its_runs_with_it_and_goes_on(study):
@@ -154,6 +228,45 @@ def test_a_study_that_is_asked_to_end_lets_its_runs_save(study, monkeypatch):
     assert len(execute(study, plan).done) == len(plan.runs)
 
 
+def test_the_time_of_every_attempt_is_kept(study, monkeypatch):
+    plan = fake.plan()
+    name = plan.runs[0].name
+    monkeypatch.setattr(locks, "BEAT", 0.05)
+    process = script(study, "fc2=slow900", "age=0.2")
+    wait_for(lambda: times.attempts(study, name))
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not locks.held(study.claims, name, 1e9))
+    (killed,) = times.attempts(study, name)
+    assert 0 < killed < 900
+    execute(study, plan, age=1e9)
+    kept, last = times.attempts(study, name)
+    assert kept >= killed and last > 0  # one more look, perhaps, before it was killed
+    assert all(len(times.attempts(study, run.name)) == 1 for run in plan.runs[1:])
+    assert times.attempts(study, "other") == []
+    (study.path / "seconds" / f"{name}.json").write_text("{")
+    assert times.attempts(study, name) == []
+
+
+def test_a_run_is_estimated_with_its_start_and_the_attempts_before(study):
+    seconds = {"training": 100.0, "evaluation": 10.0}
+    one = fake.plan(shares=["1", "0.5"], counterpart_learns=False)
+    whole, half = (run for run in one.runs if run.config.tune == "fc2")
+    cards = {whole.name: {"seconds": seconds}}
+
+    def estimated():
+        return estimate._from_finished(study, half, [whole], cards)
+
+    assert estimated() == 60  # of an earlier version
+    study.path.mkdir()
+    times.note(study, whole.name, [119.0])
+    assert estimated() == 19 + 50
+    times.note(study, whole.name, [40.0, 119.0])
+    assert estimated() == 19 + 70
+    times.note(study, whole.name, [40.0, 5.0])  # killed before the last note
+    assert estimated() == 10 + 70
+
+
 def test_two_shards_do_every_run_once_between_them(study):
     plan = fake.plan()
     shards = [script(study, "", f"shard=({i}, 2)") for i in range(2)]
@@ -193,6 +306,16 @@ def test_the_command_line_says_every_setting(study):
     assert "--share=fc2,conv1" in words
     (counterpart,) = (run for run in fake.plan().runs if run.is_counterpart)
     assert "medxfer.studies.counterpart" in executes.command(study, counterpart)
+
+
+def test_groups_from_which_the_stages_of_strategies_start():
+    groups = {"alexnet": list(plugins.load("medxfer.models", "alexnet").LAYER_GROUPS)}
+    base = Config(app="cimt", model="alexnet")
+    options = {"groups": groups, "depths": ["fc7"], "strategies": ["lp_ft", "auto"]}
+    plan = plans.make(base, "f" * 64, 8, **options)
+    assert executes.starts(plan) == {"alexnet": ["fc7", "fc8", "conv1"]}
+    untaught = dataclasses.replace(base, weights="none")
+    assert executes.starts(plans.make(untaught, "f" * 64, 8, **options)) == {}
 
 
 @pytest.mark.parametrize("text", ["2/2", "1", "a/b", "-1/2", "0/0", ""])

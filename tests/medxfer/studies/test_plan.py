@@ -1,13 +1,20 @@
 """What a study runs, and the file that says so."""
 
 import dataclasses
+import hashlib
 import json
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent import futures
 
 import pytest
 
 from data_prep.errors import UserError
 from medxfer.config import Config
 from medxfer.runs import RunFolder
+from medxfer.studies import amounts
 from medxfer.studies import plan as plans
 
 GROUPS = {"net": ("conv1", "conv2", "fc3")}
@@ -42,7 +49,6 @@ def test_depths_that_are_the_same_training_are_done_once():
     plan = make(new={"net": ["conv2", "fc3"]}, inits=[])
     assert plan.methods == ("conv2", "conv1", "handcrafted")
     assert len(plan.notes) == 1 and "fc3 would be the same training as conv2" in plan.notes[0]
-    assert plan.depths["net"] == ["conv2", "conv1"]
     assert make(new={"net": ["fc3"]}).notes == make().notes == ()
 
 
@@ -56,7 +62,7 @@ def test_several_networks_and_strategies():
 
 
 def test_amounts_that_mean_the_same_subjects_are_tried_once():
-    kept, dropped = plans.fractions(["0.01", "0.05", "one", "0.5", "1.0"], 8)
+    kept, dropped = amounts.fractions(["0.01", "0.05", "one", "0.5", "1.0"], 8)
     assert [(text, count) for text, _, count in kept] == [
         ("100 %", 8),
         ("50 %", 4),
@@ -69,14 +75,14 @@ def test_amounts_that_mean_the_same_subjects_are_tried_once():
 
 @pytest.mark.parametrize("subjects", [1, 2, 3, 7, 40, 1000])
 def test_one_is_one_subject(subjects):
-    kept, _ = plans.fractions(["one"], subjects)
+    kept, _ = amounts.fractions(["one"], subjects)
     assert kept[0][2] == 1
 
 
 @pytest.mark.parametrize("word", ["0", "1.5", "half", "-1", "nan"])
 def test_wrong_shares(word):
     with pytest.raises(UserError, match="--fractions are shares"):
-        plans.fractions([word], 8)
+        amounts.fractions([word], 8)
 
 
 def test_unknown_depth_names_the_valid_ones():
@@ -96,6 +102,25 @@ def test_names_follow_settings_and_data_but_not_the_place_of_the_records():
     assert base.name.startswith("fc3-100-s0-")
 
 
+def test_names_are_those_of_versions_without_later_settings():
+    run = make().runs[0]
+    earlier = dataclasses.asdict(run.config) | {"data": ""}
+    assert earlier.pop("maps") == "dense"
+    digest = hashlib.sha256(json.dumps([earlier, "f" * 64], sort_keys=True).encode()).hexdigest()
+    assert run.name == f"fc3-100-s0-{digest[:8]}"
+    other = plans.make(
+        dataclasses.replace(BASE, maps="patchwise"), "f" * 64, 8, groups=GROUPS, seeds=2
+    )
+    assert not {each.name for each in other.runs} & {each.name for each in make().runs}
+
+
+def test_what_is_asked_for_twice_is_planned_once():
+    once = {"depths": ["fc3"], "strategies": ["lp_ft"], "inits": ["msra"], "rates": [0.1, 0.01]}
+    twice = {name: [*words, words[0]] for name, words in once.items()}
+    assert make(**twice) == make(**once)
+    assert make(depths=["fc3"], strategies=["fc3"]).runs == make(depths=["fc3"]).runs
+
+
 def test_the_file_gives_the_plan_back(tmp_path):
     study, plan = plans.StudyFolder(tmp_path / "study"), make()
     study.write_plan(plan, shared=False)
@@ -109,8 +134,83 @@ def test_the_file_gives_the_plan_back(tmp_path):
     assert len(plans.Plan.load(study.plan_file).runs) < len(plan.runs)
 
 
+def test_records_may_lie_elsewhere_on_another_machine(tmp_path):
+    study, plan = plans.StudyFolder(tmp_path / "study"), make()
+    study.write_plan(plan, shared=True)
+    moved = plan.placed("elsewhere")
+    assert {run.config.data for run in moved.runs} == {"elsewhere"}
+    assert [run.name for run in moved.runs] == [run.name for run in plan.runs]
+    study.write_plan(moved, shared=True)
+    assert study.begun() == plan  # machines that share it do not write it in turns
+    study.write_plan(moved, shared=False)
+    assert study.begun() == moved
+
+
+def test_a_plan_of_an_earlier_version_is_the_same(tmp_path):
+    study, plan = plans.StudyFolder(tmp_path / "study"), make()
+    content = plan.to_json()
+    for run in content["runs"]:
+        del run["config"]["maps"]
+    study.path.mkdir()
+    study.plan_file.write_text(json.dumps(content))
+    before = study.plan_file.stat().st_mtime_ns
+    study.write_plan(plan, shared=True)
+    assert study.plan_file.stat().st_mtime_ns == before
+
+
+def test_shards_that_begin_at_the_same_time(tmp_path):
+    code = """
+        import pathlib, sys
+        from medxfer.studies import plan as plans
+        from tests.medxfer.studies import fake
+        print("ready", flush=True)
+        sys.stdin.read()
+        for number in range(40):
+            study = plans.StudyFolder(pathlib.Path(sys.argv[1], str(number)))
+            study.check_place()
+            with study.turn("plan", poll=0.001):
+                study.write_plan(fake.plan(), shared=True)
+    """
+    shards = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), tmp_path],
+            text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    for shard in shards:
+        assert shard.stdout.readline() == "ready\n"
+    for shard in shards:
+        shard.stdin.close()
+        shard.stdin = None
+    for shard in shards:
+        _, said = shard.communicate()
+        assert shard.returncode == 0, said
+    for place in tmp_path.iterdir():
+        assert sorted(path.name for path in place.iterdir()) == ["claims", "plan.json"]
+        assert plans.StudyFolder(place).begun() is not None
+
+
+def test_one_at_a_time_has_its_turn(tmp_path):
+    study, inside, most = plans.StudyFolder(tmp_path), [], []
+
+    def take(number):
+        with study.turn("conclusion", poll=0.001):
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.01)
+            inside.remove(number)
+
+    with futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(take, range(12)))
+    assert most == [1] * 12
+
+
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
-    (tmp_path / "thesis.tex").write_text("x")
+    for name in ("claims", "plan.json.0a.partial"):  # of a shard that begins
+        (tmp_path / name).mkdir()
+    plans.StudyFolder(tmp_path).check_place()
+    (tmp_path / "data.partial").write_text("x")
     with pytest.raises(UserError, match="holds no study"):
         plans.StudyFolder(tmp_path).write_plan(make(), shared=False)
 

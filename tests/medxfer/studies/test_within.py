@@ -1,5 +1,7 @@
 """A plan that fits the time there is."""
 
+from concurrent import futures
+
 import pytest
 
 from data_prep.errors import UserError
@@ -83,6 +85,42 @@ def test_what_was_begun_keeps_its_part(tmp_path, monkeypatch):
     study.write_plan(plan, shared=False)
     within.fit(study, plan, networks, RECORDS)
     assert len(asked) == 4
+
+
+def test_of_several_machines_one_chooses_for_all(tmp_path, monkeypatch):
+    plan, study, asked = whole(), plans.StudyFolder(tmp_path / "s"), []
+
+    def calibrated(study, runs, *_):
+        asked.append(len(asked))
+        return {run.name: 3600.0 + len(asked) for run in runs}, {}
+
+    monkeypatch.setattr(estimate, "calibrated", calibrated)
+    hours, found = 1.2 * len(costs(plan)) / 4 / 2, []
+
+    def shard(place):
+        with study.turn("plan", poll=0.01):
+            part = within.fit(study, plan.placed(place), hours, RECORDS, jobs=2, machines=2)
+            study.write_plan(part, shared=True)
+        found.append(part)
+
+    with futures.ThreadPoolExecutor(3) as pool:
+        list(pool.map(shard, ("/a", "/b", "/c")))
+    assert len(asked) == 1 and len(blocks(found[0])) == 2
+    assert len({part.placed("") for part in found}) == 1
+    assert {part.runs[0].config.data for part in found} == {"/a", "/b", "/c"}
+    # The same hours of one machine are another question: half the time there is.
+    assert len(blocks(within.fit(study, plan, hours, RECORDS, jobs=2))) == 1
+
+
+def test_what_was_begun_goes_on_where_the_records_lie_now(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        estimate, "calibrated", lambda study, runs, *_: ({run.name: 1.0 for run in runs}, {})
+    )
+    plan, study = whole(), plans.StudyFolder(tmp_path / "s")
+    study.write_plan(within.fit(study, plan, 1.0, RECORDS), shared=False)
+    found = within.fit(study, plan.placed("/moved"), 1.0, RECORDS)
+    assert {run.config.data for run in found.runs} == {"/moved"}
+    assert found.whole == study.begun().whole
 
 
 def test_without_an_estimate_there_is_no_choice(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import os
+import pathlib
 import time
 
 import keras
@@ -69,6 +70,32 @@ def test_an_interrupted_computation_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         on_disk("k", tmp_path, broken)
     assert not list(tmp_path.iterdir())
+
+
+def test_writers_of_one_number_do_not_disturb_each_other(tmp_path, monkeypatch):
+    """Containers that share a cache have processes of the same numbers."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+
+    def interrupted(keys):
+        part, *others = rows()
+        yield part
+        assert on_disk("k", tmp_path) is not None  # the other one, from its beginning to its end
+        yield from others
+
+    for _ in range(2):
+        found = on_disk("k", tmp_path, interrupted)
+        np.testing.assert_array_equal(found, FEATURES)
+        np.testing.assert_array_equal(frozen.read(tmp_path, "k"), FEATURES)
+        assert [path.name for path in tmp_path.iterdir()] == ["k.npy"]
+        (tmp_path / "k.npy").unlink()
+
+
+def test_what_others_take_away_meanwhile_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "kept.npy").write_bytes(b"x")
+    listed = [tmp_path / "gone.npy", tmp_path / "kept.npy"]
+    monkeypatch.setattr(pathlib.Path, "glob", lambda folder, pattern: iter(listed))
+    assert frozen._make_room(tmp_path, 1, 10**6, set())
+    assert (tmp_path / "kept.npy").exists()
 
 
 def test_stale_entries_go_oldest_first(tmp_path):
