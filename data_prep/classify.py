@@ -189,15 +189,14 @@ def prepare(
     settings, choice = settings or Settings(), choice or Options()
     options = options or command.Options(output, key=PUBLIC_KEY, test_fraction=TEST_FRACTION)
     options = dataclasses.replace(options, output=pathlib.Path(output).resolve())
-    if choice.own_split and (options.folds is not None or options.test_fraction == 1):
+    if choice.own_split and (options.folds is not None or not options.divided):
         # Cross-validation, or all of a second set: the set's own parts have no meaning then.
         choice = dataclasses.replace(choice, own_split=False)
     decoding = Decoding.of(dataclasses.asdict(settings))
     found = _classification.find(pathlib.Path(raw), choice, decoding)
-    divided = options.test_fraction < 1 or options.folds is not None
-    if divided:
+    if options.divided:
         parts.require_images(found.pictures, found.classes)
-    _classification.warn_of_subjects(found.pictures, divided)
+    parts.warn_of_subjects(found.pictures, options.divided)
     work = shards.work_folder(options.output)
     look = work / "look"
     arrays = look / "arrays"
@@ -248,8 +247,14 @@ def _prepare(
                 f"{len(contradictions)} images are there twice with different labels, such as "
                 f"{first}: correct the labels or take the images out."
             )
-        assigned = parts.assign(usable, whole, options)
-        parts.check(whole, assigned, found.classes, key)
+        doubt = repeats.doubt(usable, same, key, settings.correlation)
+        try:
+            assigned = parts.assign(usable, whole, options)
+            parts.check(whole, assigned, found.classes, key, options.divided)
+        except UserError as error:
+            raise UserError(f"{error} {doubt}".rstrip()) from error
+        if doubt and len(usable) > parts.FEW:
+            logging.warning("%s", doubt)
         logging.info("Making the records of %d images.", len(whole))
     pattern = hashlib.sha256(choice.subject_regex.encode()).hexdigest()[:12]
     return command.prepare(

@@ -124,9 +124,9 @@ def options() -> Options:
 def run(main: Callable[[], None], resumes: bool = True) -> None:
     """Parse the flags and call ``main``.
 
-    A user's error is one line on stderr and status 2. Whoever is asked to end (SIGTERM) leaves with
-    status 75, :data:`data_prep.signals.RESUME`. Without ``resumes`` what was interrupted has left
-    nothing, and the same command starts anew.
+    A user's error is one line on stderr and status 2. What the terminal cannot show is escaped.
+    Whoever is asked to end (SIGTERM) leaves with status 75, :data:`data_prep.signals.RESUME`.
+    Without ``resumes`` what was interrupted has left nothing, and the same command starts anew.
     """
     again = "The same command goes on from here." if resumes else "The same command starts anew."
 
@@ -145,6 +145,8 @@ def run(main: Callable[[], None], resumes: bool = True) -> None:
         handler = logging.get_absl_handler()
         handler.setFormatter(formatter)
         handler.addFilter(_concerns_the_user)
+        if hasattr(sys.stdout, "reconfigure"):  # names of files may be anything
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             _check_arguments(arguments[1:])
             with signals.terminable():
@@ -395,7 +397,8 @@ def _write_link_table(path: pathlib.Path, output: pathlib.Path, cases: Mapping[s
     subjects = {case: fact["subject"] for split in truth.values() for case, fact in split.items()}
     partial = path.with_name(path.name + ".partial")
     partial.touch(mode=0o600)
-    with partial.open("w", newline="") as file:
+    # Names that are not UTF-8 keep their bytes in a form that can be read.
+    with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.writer(file)
         table.writerow(["original", "case", "subject"])
         table.writerows([name, case, subjects.get(case, "")] for name, case in cases.items())

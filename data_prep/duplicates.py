@@ -109,10 +109,11 @@ def detail(thumbnails: np.ndarray) -> np.ndarray:
 def similar(
     thumbnails: np.ndarray, hamming: int = HAMMING, correlation: float = CORRELATION
 ) -> list[Pair]:
-    """Pairs of images that are one image, stored again with other size, quality, light or contrast.
+    """Pairs of images that are one image, stored again in another size or quality.
 
-    Copies that are mirrored, turned by more than a degree or cut by more than a percent are not
-    found.
+    Copies with another gamma, a caption or a frame, and those that are mirrored, turned by more
+    than a degree or cut by more than a percent, are mostly not found. Images of one scanner whose
+    overlays outweigh what they show may be found although they are not one image.
 
     Parameters
     ----------

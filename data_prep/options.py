@@ -44,6 +44,11 @@ class Options:
     fold: int | None = None
     parts: Mapping[str, str] | None = None
 
+    @property
+    def divided(self) -> bool:
+        """Whether there is to be more than a test part."""
+        return self.test_fraction < 1 or self.folds is not None
+
     def split_settings(self) -> dict:
         """Settings that decide who is in which split, and in what order."""
         return {

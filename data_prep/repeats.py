@@ -22,6 +22,7 @@ from data_prep.readers._pictures import Decoding
 from data_prep.runner import StudyResult
 from data_prep.splits import pseudonym
 
+MANY = 0.1  # share of the subjects; more of them are hardly all copies
 _VERSION = 1  # raised whenever what is noted of an unchanged image changes
 
 
@@ -104,6 +105,15 @@ def find(
         strict=options.strict,
     )
     left_out = {pseudonym(failed.study.name, key) for failed in skipped}
+    if skipped:  # said here, because what is left may not suffice for the parts
+        first = skipped[0]
+        logging.warning(
+            "%d of %d images cannot be used, such as %s: %s.",
+            len(skipped),
+            len(pictures),
+            first.study.name,
+            first.detail,
+        )
     spills.sort(key=lambda spill: spill.case)
     same: dict[str, list[str]] = collections.defaultdict(list)
     for spill in spills:
@@ -144,6 +154,27 @@ def together(pictures: Sequence[Picture], repeats: Repeats, key: bytes) -> list[
         else dataclasses.replace(picture, subject=first[picture.subject])
         for picture in pictures
     ]
+
+
+def doubt(pictures: Sequence[Picture], repeats: Repeats, key: bytes, correlation: float) -> str:
+    """What to tell the user if similarity makes one of more than ``MANY`` subjects; else "".
+
+    Subjects with images that are identical count as one beforehand. ``correlation`` is that with
+    which similar images were looked for.
+    """
+    before = together(pictures, dataclasses.replace(repeats, similar=[]), key)
+    members: dict[str, set[str]] = collections.defaultdict(set)
+    for one, other in zip(before, together(pictures, repeats, key), strict=True):
+        members[other.subject].add(one.subject)
+    sizes = [len(own) for own in members.values()]
+    joined = sum(size for size in sizes if size > 1)
+    if joined <= MANY * sum(sizes):
+        return ""
+    return (
+        f"{joined} of {sum(sizes)} subjects are joined with others because images are similar: if "
+        "these are no copies but images of one scanner, give --repeats=identical, or "
+        f"--correlation above {correlation:g}."
+    )
 
 
 def conflicts(pictures: Sequence[Picture], repeats: Repeats, key: bytes) -> list[list[str]]:

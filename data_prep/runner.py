@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from data_prep import records
 from data_prep.errors import AGAIN, OutputError, UserError, no_room
+from data_prep.readers._paths import inside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,14 +227,23 @@ def outcome(
 def _token(study: Study, salt: bytes) -> str:
     digest = hashlib.sha256(salt)
     for text in (study.name, _fields(study), *(file.name for file in study.files)):
-        digest.update(hashlib.sha256(text.encode()).digest())
+        content = text.encode(errors="surrogateescape")  # names that are not UTF-8
+        digest.update(hashlib.sha256(content).digest())
+    root = getattr(study, "root", None)
     for path in study.files:
-        try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError:  # the work will meet it too, and say so
-            digest.update(b"unreadable")
+        digest.update(_content(path, root))
     return digest.hexdigest()[:32]
+
+
+def _content(path: pathlib.Path, root: pathlib.Path | None) -> bytes:
+    """Hash of a file; what lies outside ``root`` is not opened, and a pipe would be waited for."""
+    try:
+        if path.is_file() and (root is None or inside(path, root)):
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+    except OSError:  # the work will meet it too, and say so
+        pass
+    return b"unreadable"
 
 
 def _fields(study: Study) -> str:

@@ -22,9 +22,11 @@ def pseudonym(identifier: str, key: bytes) -> str:
     """Twelve hexadecimal digits for an identifier: the head of HMAC-SHA256 under ``key``.
 
     Without the key nobody can compute it from the identifier. Among n identifiers two share a
-    pseudonym with probability of about n**2 / 2**49 (2e-7 for ten thousand).
+    pseudonym with probability of about n**2 / 2**49 (2e-7 for ten thousand). File names that are
+    not UTF-8 count as the bytes that they are.
     """
-    return hmac.new(key, identifier.encode(), hashlib.sha256).hexdigest()[:12]
+    content = identifier.encode(errors="surrogateescape")
+    return hmac.new(key, content, hashlib.sha256).hexdigest()[:12]
 
 
 def secret_key(text: str | None, seed: int) -> bytes:

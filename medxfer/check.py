@@ -18,6 +18,7 @@ from absl import logging
 
 from data_prep import records
 from data_prep.errors import UserError
+from data_prep.splits import PARTS
 from medxfer import check_estimate, check_images, plugins
 from medxfer.config import Config
 from medxfer.dataset_folder import DatasetFolder
@@ -54,7 +55,7 @@ class _Survey:
     def __init__(self, folder: DatasetFolder) -> None:
         self.folder = folder
         self.splits: list[_Split] = []
-        self.problems: list[str] = []
+        self.problems = _missing(folder)
         self._same: dict[bytes, tuple[str, str]] = {}
         self._seen: dict[str, check_images.Seen] = {}
         self._calibration: dict[str, set[float]] = collections.defaultdict(set)
@@ -163,10 +164,10 @@ def check(path: str, app_name: str, config: Config | None = None) -> bool:
     """Print what is in a dataset folder, what is wrong with it and what a run will need.
 
     Compares every shard with its hash and names the first damaged record, reads every record,
-    counts classes and subjects by split, describes the pixels, and looks for one image under two
-    subjects' names in different splits and for unusual calibration. Where records say which part
-    of their image they are, one image is also recognised by patches and regions of different
-    places, by the pixels that they share.
+    counts classes and subjects by split, says which split is missing, describes the pixels, and
+    looks for one image under two subjects' names in different splits and for unusual calibration.
+    Where records say which part of their image they are, one image is also recognised by patches
+    and regions of different places, by the pixels that they share.
 
     Parameters
     ----------
@@ -204,6 +205,20 @@ def check(path: str, app_name: str, config: Config | None = None) -> bool:
     )
     print(found if problems else "Nothing wrong was found.")
     return not problems
+
+
+def _missing(folder: DatasetFolder) -> list[str]:
+    """Splits that a run needs and the folder lacks; of a second set, test alone is wanted."""
+    settings = folder.settings
+    alone = settings.get("test_fraction") == 1 and settings.get("folds") is None
+    needed = ("test",) if alone else PARTS
+    return [
+        f"there is no {name} split, which a run needs: prepare the data again, with subjects for "
+        "each part (see --test_fraction, --validation_fraction and, of classified images, "
+        "--noown_split)."
+        for name in needed
+        if name not in folder.splits
+    ]
 
 
 def _batches(folder: DatasetFolder, path: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:

@@ -5,19 +5,17 @@ function ``detect(root, files, options) -> Detected | None``, which looks at nam
 headers only. ``root`` is a resolved folder and ``files`` what of it counts.
 """
 
-import collections
 import dataclasses
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from absl import logging
 
 from data_prep.errors import UserError
 from data_prep.readers import _pictures, _volumes, of_kind
 from data_prep.readers._images import Unusable
-from data_prep.readers._paths import require_inside
+from data_prep.readers._paths import composed, require_inside
 from data_prep.readers._pictures import Decoding
 from data_prep.runner import Study
 
@@ -189,8 +187,10 @@ def find(
     path = raw.resolve()
     root, files = (path, _volumes.files(path)) if path.is_dir() else (path.parent, [path])
     if path.is_dir():
-        require_inside(root, ".csv", ".npz")
+        require_inside(root, ".csv", ".tsv", ".npz")
     layout, detected = _detect(root, files, options)
+    options = dataclasses.replace(options, classes=tuple(map(composed, options.classes)))
+    detected = _composed(detected)
     classes, words = _classes(detected, options)
     multilabel = options.multilabel
     if multilabel is None:
@@ -275,9 +275,25 @@ def _detect(
     raise UserError(f"{root} holds no classified image. Looked for: {looked}.")
 
 
+def _composed(detected: Detected) -> Detected:
+    """Classes and subjects in one Unicode form, so that none is there twice."""
+    entries = [
+        dataclasses.replace(
+            entry,
+            labels=tuple(dict.fromkeys(map(composed, entry.labels))),
+            subject=composed(entry.subject),
+        )
+        for entry in detected.entries
+    ]
+    classes = tuple(dict.fromkeys(map(composed, detected.classes)))
+    return dataclasses.replace(detected, entries=entries, classes=classes)
+
+
 def _classes(detected: Detected, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the classes, and the words that the labels have for them, in one order."""
     words = {label for entry in detected.entries for label in entry.labels} | {*detected.classes}
+    if odd := [word for word in sorted(words) if not _is_utf8(word)]:
+        raise UserError(f"The name of the class {ascii(odd[0])} is not UTF-8: rename its folder.")
     numbers = bool(words) and all(map(str.isdecimal, words))
     if options.classes:
         if len(set(options.classes)) < len(options.classes):
@@ -294,6 +310,14 @@ def _classes(detected: Detected, options: Options) -> tuple[tuple[str, ...], tup
                 "write them alike."
             )
     return found, found
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_labels(
@@ -356,7 +380,7 @@ def _pictures_of(
             problem = str(error)
     subject, known_by = entry.subject, TABLE
     if not subject and pattern:
-        match = pattern.search(entry.name)
+        match = pattern.search(composed(entry.name))
         subject, known_by = (match[1] or "" if match else ""), NAME
         if not subject:
             raise UserError(f"--subject_regex gives no subject for {entry.name}: make it fit all.")
@@ -381,39 +405,3 @@ def _pictures_of(
         )
         for frame in frames
     ]
-
-
-def warn_of_subjects(pictures: Sequence[Picture], divided: bool = True) -> None:
-    """Say loudly where a split cannot keep persons together.
-
-    Parameters
-    ----------
-    pictures : sequence of Picture
-    divided : bool
-        There will be more than one part.
-
-    Raises
-    ------
-    UserError
-        If all images are of one subject, so that no split is possible.
-    """
-    counts = collections.Counter(picture.known_by for picture in pictures)
-    if unknown := counts[NOTHING]:
-        logging.warning(
-            "%d of %d images do not say from which person they come: they are split as if each "
-            "were a person of its own, and results will look too good if they are not. Give "
-            "--subject_regex if the file names tell, or a table with a column subject.",
-            unknown,
-            len(pictures),
-        )
-    subjects = {picture.subject for picture in pictures}
-    if divided and len(subjects) == 1 and len(pictures) > 1:
-        how = {
-            TABLE: "by the table",
-            NAME: "by --subject_regex",
-            DICOM: "by PatientID (0010,0020), as in files without names",
-        }[pictures[0].known_by]
-        raise UserError(
-            f"All {len(pictures)} images are of one subject {how}: they cannot be split. Give "
-            "--subject_regex, or a table with a column subject."
-        )

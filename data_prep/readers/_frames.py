@@ -13,10 +13,10 @@ from data_prep.readers import _images
 from data_prep.readers._colonoscopy import Box, Frame, Item, Sampling, Source, Tally
 from data_prep.readers._images import Unusable
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+SUFFIXES = (".png", *JPEG, ".bmp", ".gif", ".tif", ".tiff", ".webp")
 MASK_LEVEL = 127  # masks have grey edges, from resizing or from JPEG: above it is lesion
 JPEG_NOISE = 32  # levels that JPEG leaves in a black mask
-PLANES_TAG, APART = 284, 2  # of TIFF: the planes of the colours lie one after the other
 COMPRESSION_TAG = 259  # of TIFF
 ORIENTATION_TAG = 274  # of EXIF and TIFF: how a camera was held
 # Its value -> quarter turns anticlockwise, and whether to mirror left and right afterwards.
@@ -68,6 +68,7 @@ def pixels(path: pathlib.Path) -> np.ndarray:
     Unusable
         If the file is missing, unreadable, empty, or larger than ``_images.MAX_PIXELS``.
     """
+    _images.require_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # harmless tags, and sizes, which are tested below
@@ -77,22 +78,27 @@ def pixels(path: pathlib.Path) -> np.ndarray:
                 tags = getattr(file, "tag_v2", {})
                 if tags.get(ORIENTATION_TAG) in TURNS and tags.get(COMPRESSION_TAG, 1) == 1:
                     # Pillow turns TIFF by itself, but scrambles what is not compressed.
-                    return turned(tiff(path), tags[ORIENTATION_TAG])
-                if tags.get(PLANES_TAG) == APART:
+                    return turned(_images.tiff(path)[0], tags[ORIENTATION_TAG])
+                if tags.get(_images.PLANES_TAG) == _images.PLANES_APART:
                     # Pillow takes 16-bit planes for 8-bit ones, without a complaint.
                     raise ValueError("planes apart")
-                plain = file.mode in ("1", "L", "LA", "I", "F", "RGB", "RGBA")
-                return np.asarray(
-                    file if plain or file.mode.startswith("I;16") else file.convert("RGB")
-                )
+                return _images.stored(file)
     except Unusable:
         raise
-    except FileNotFoundError as error:
-        raise Unusable("the image file is missing") from error
     except Exception as error:  # Pillow raises many kinds on damaged files
         if path.suffix.lower() not in (".tif", ".tiff"):
             raise Unusable("the image file is unreadable") from error
-        return tiff(path)
+        return _images.tiff(path)[0]
+
+
+def _still_pixels(path: pathlib.Path) -> np.ndarray:
+    """:func:`pixels` of a file that is to be one frame: no film, as GIF may hold."""
+    found = pixels(path)
+    if path.suffix.lower() == ".gif":
+        with Image.open(path) as file:
+            if getattr(file, "n_frames", 1) > 1:
+                raise Unusable("the GIF holds a film: save its frames as images of their own")
+    return found
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -102,32 +108,6 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     turns, mirrored = TURNS[orientation]
     pixels = np.rot90(pixels, turns)
     return np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
-
-
-def tiff(path: pathlib.Path) -> np.ndarray:
-    """Pixels of a TIFF by tifffile, as they are stored.
-
-    Raises
-    ------
-    Unusable
-        If it cannot be read, or is too large.
-    """
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages[0]
-            if page.imagelength * page.imagewidth > _images.MAX_PIXELS:
-                raise Unusable("the image has too many pixels")
-            found = page.asarray()
-            if page.photometric == 0 and found.dtype == np.uint8:  # 0 is white, as Pillow has it
-                found = 255 - found
-            planar = page.planarconfig == 2 and found.ndim == 3
-            return np.moveaxis(found, 0, -1) if planar else found
-    except Unusable:
-        raise
-    except Exception as error:
-        raise Unusable("the image file is unreadable") from error
 
 
 def load_rgb(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -145,7 +125,7 @@ def load_rgb(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
     Unusable
         See :func:`pixels`; also for levels that are no 8 or 16 bit numbers.
     """
-    found, notes = pixels(path), []
+    found, notes = _still_pixels(path), []
     if found.ndim not in (2, 3) or 0 in found.shape or found.shape[2:] > (4,):
         raise Unusable(f"the pixels have the shape {found.shape}, not that of one image")
     if found.dtype == np.uint16 or (found.dtype == np.int32 and 0 <= found.min()):
@@ -177,7 +157,7 @@ def load_mask(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
     Unusable
         See :func:`pixels`; also if the levels do not tell lesion from background.
     """
-    found = pixels(path)
+    found = _still_pixels(path)
     if found.ndim not in (2, 3) or 0 in found.shape or found.shape[2:] > (4,):
         raise Unusable(f"the mask has the shape {found.shape}, not that of one image")
     if found.ndim == 3:
@@ -193,7 +173,7 @@ def load_mask(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
     if top > 255:  # 16 bits
         return found > (MASK_LEVEL << 8 | MASK_LEVEL), ("16-bit mask halved at its middle",)
     if top <= MASK_LEVEL:
-        if path.suffix.lower() in (".jpg", ".jpeg") and top < JPEG_NOISE:
+        if path.suffix.lower() in JPEG and top < JPEG_NOISE:
             return np.zeros(found.shape, bool), ()
         raise Unusable(f"the mask's levels end at {top}: lesions should be white (255), or 1 on 0")
     return found > MASK_LEVEL, ()

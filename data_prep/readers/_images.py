@@ -9,6 +9,8 @@ from PIL import Image
 from data_prep.errors import UserError
 
 MAX_PIXELS = 50_000_000  # far above any clinical still; a damaged or hostile header asks for more
+PHOTOMETRIC_TAG, WHITE_IS_ZERO = 262, 0  # of TIFF
+PLANES_TAG, PLANES_APART = 284, 2  # of TIFF: the planes of the colours lie one after the other
 GREY_TOLERANCE = 8  # channels that differ by no more are grey: JPEG moves them by a few levels
 
 
@@ -40,6 +42,7 @@ def load_grey(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
     Unusable
         If the file is missing, unreadable, empty, or larger than ``MAX_PIXELS``.
     """
+    require_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # harmless tags, and sizes, which are tested below
@@ -47,25 +50,32 @@ def load_grey(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
                 if file.width * file.height > MAX_PIXELS:
                     raise Unusable(_too_large(file.height, file.width))
                 pages = getattr(file, "n_frames", 1)
-                # Palettes, CMYK and YCbCr have an RGB meaning; the other modes are numbers.
-                plain = file.mode in ("1", "L", "LA", "I", "F", "RGB", "RGBA")
-                pixels = np.asarray(
-                    file if plain or file.mode.startswith("I;16") else file.convert("RGB")
-                )
+                pixels = stored(file)
     except Unusable:
         raise
-    except FileNotFoundError as error:
-        raise Unusable("the image file is missing") from error
     except Image.DecompressionBombError as error:
         raise Unusable(f"the image is larger than {MAX_PIXELS // 10**6} million pixels") from error
     except Exception as error:  # Pillow raises many kinds on damaged files
         if path.suffix.lower() not in (".tif", ".tiff"):
             raise Unusable("the image file is unreadable") from error
-        pixels, pages = _load_tiff(path)
+        pixels, pages = tiff(path)
     image, notes = to_grey(pixels)
     if pages > 1:
         notes = (f"first of {pages} pages used", *notes)
     return image, notes
+
+
+def require_file(path: pathlib.Path) -> None:
+    """Test that there is a file, and no folder or pipe, which would be waited for.
+
+    Raises
+    ------
+    Unusable
+        If not.
+    """
+    if not path.is_file():
+        state = "is no regular file" if path.exists() else "is missing"
+        raise Unusable(f"the image file {state}")
 
 
 def to_grey(pixels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -119,12 +129,38 @@ def to_grey(pixels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.rint(luma).astype(np.uint8), tuple(notes)
 
 
-def _too_large(height: int, width: int) -> str:
-    return f"the image has {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million"
+def stored(file: Image.Image) -> np.ndarray:
+    """The levels of an image that Pillow has opened; palettes and colour spaces become RGB.
+
+    Returns
+    -------
+    numpy.ndarray
+        (H, W) or (H, W, C); bool, integer or float.
+    """
+    deep = file.mode.startswith("I;16")
+    # Palettes, CMYK and YCbCr have an RGB meaning; the other modes are numbers.
+    plain = deep or file.mode in ("1", "L", "LA", "I", "F", "RGB", "RGBA")
+    pixels = np.asarray(file if plain else file.convert("RGB"))
+    if deep and getattr(file, "tag_v2", {}).get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO:
+        return _black_is_zero(pixels, 16)  # of 8 bits and fewer, Pillow does it
+    return pixels
 
 
-def _load_tiff(path: pathlib.Path) -> tuple[np.ndarray, int]:
-    """Read with tifffile what Pillow refuses: 16-bit colour, odd photometric tags."""
+def tiff(path: pathlib.Path) -> tuple[np.ndarray, int]:
+    """Read with tifffile what Pillow refuses: 16-bit colour, odd photometric tags.
+
+    Returns
+    -------
+    pixels : numpy.ndarray
+        (H, W) or (H, W, C) of the first page, as they are stored, but black is 0.
+    pages : int
+        How many there are.
+
+    Raises
+    ------
+    Unusable
+        If it cannot be read, or is too large.
+    """
     import tifffile
 
     try:
@@ -132,8 +168,29 @@ def _load_tiff(path: pathlib.Path) -> tuple[np.ndarray, int]:
             page = file.pages[0]
             if page.imagelength * page.imagewidth > MAX_PIXELS:
                 raise Unusable(_too_large(page.imagelength, page.imagewidth))
-            return page.asarray(), len(file.pages)
+            pixels = page.asarray()
+            if page.planarconfig == PLANES_APART and pixels.ndim == 3:
+                pixels = np.moveaxis(pixels, 0, -1)
+            if page.photometric == WHITE_IS_ZERO:
+                pixels = _black_is_zero(pixels, page.bitspersample)
+            return pixels, len(file.pages)
     except Unusable:
         raise
     except Exception as error:
         raise Unusable("the image file is unreadable") from error
+
+
+def _black_is_zero(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """Levels of so many bits of which 0 is white, turned round; signed ones and floats stay."""
+    if pixels.dtype.kind not in "bu":
+        return pixels
+    top = pixels.dtype.type(True if pixels.dtype == bool else 2**bits - 1)
+    if pixels.ndim == 2:
+        return top ^ pixels
+    turned = pixels.copy()  # further samples are opacity, of which 0 is 0
+    turned[..., 0] ^= top
+    return turned
+
+
+def _too_large(height: int, width: int) -> str:
+    return f"the image has {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million"

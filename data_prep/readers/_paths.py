@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import unicodedata
+from collections.abc import Callable
 
 from data_prep.errors import UserError
 
@@ -13,9 +15,41 @@ def inside(path: pathlib.Path, root: pathlib.Path) -> bool:
         os.lstat(found)
     except FileNotFoundError:
         return found.is_relative_to(root)  # those who need the file say that it is missing
-    except (OSError, ValueError):  # too long, or with a null byte
+    except (OSError, ValueError, RuntimeError):  # too long, with a null byte, links in a ring
         return False
     return found.is_relative_to(root)
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's composed form (NFC): macOS and archives may give names the other."""
+    return unicodedata.normalize("NFC", text)
+
+
+def speller(root: pathlib.Path) -> Callable[[str], pathlib.Path]:
+    """A function that finds relative paths below ``root``, also in the other Unicode form.
+
+    What is not there in any form is given as it is written. Every folder is listed once at most.
+    """
+    listed: dict[pathlib.Path, dict[str, str]] = {}
+
+    def child(folder: pathlib.Path, name: str) -> pathlib.Path:
+        if name.isascii() or os.path.lexists(folder / name):
+            return folder / name
+        if folder not in listed:
+            names = os.listdir(folder) if folder.is_dir() and inside(folder, root) else ()
+            listed[folder] = {composed(there): there for there in names}
+        return folder / listed[folder].get(composed(name), name)
+
+    def find(text: str) -> pathlib.Path:
+        path = root / text
+        if text.isascii() or "\0" in text or os.path.lexists(path):
+            return path
+        path = root
+        for name in pathlib.PurePosixPath(text).parts:
+            path = child(path, name)
+        return path
+
+    return find
 
 
 def require_inside(root: pathlib.Path, *suffixes: str) -> None:

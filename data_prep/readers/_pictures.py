@@ -1,13 +1,14 @@
-"""Any medical image as 8-bit RGB: PNG, JPEG, TIFF, BMP, WebP of 8 or 16 bits, DICOM."""
+"""Any medical image as 8-bit RGB: PNG, JPEG, TIFF, BMP, GIF, WebP of 8 or 16 bits, DICOM."""
 
 import dataclasses
 import math
 import pathlib
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+from absl import logging
 from PIL import Image
 
 from data_prep.errors import UserError
@@ -18,6 +19,11 @@ LEVELS = ("image", "type")
 FRAMES = ("first", "middle", "all")
 MIN_SIDE = 8  # pixels: below it nothing can be seen
 TOP = {8: 255, 16: 65535}
+#: Of images, slides and volumes that no reader here knows.
+UNREAD = frozenset(
+    ".ai .arw .avif .cr2 .dng .eps .heic .heif .hdr .ico .j2k .jp2 .jpf .jpx .jxl .mha .mhd .mrxs "
+    ".ndpi .nef .nhdr .nii .nrrd .pbm .pgm .pnm .ppm .psd .raw .scn .svg .svs .tga .xcf".split()
+)
 WITH_EXIF = ("JPEG", "MPO", "WEBP")  # whose pixels are as stored; of a PNG, it lies behind them
 
 
@@ -75,8 +81,25 @@ def files(path: pathlib.Path) -> list[pathlib.Path]:
         return [path]
     from data_prep.readers import _volumes
 
-    root = path.resolve()
-    return [file for file in _volumes.files(root) if is_picture(file)]
+    found = _volumes.files(path.resolve())
+    pictures = {file for file in found if is_picture(file)}
+    warn_of_unread(file for file in found if file not in pictures)
+    return sorted(pictures)
+
+
+def warn_of_unread(paths: Iterable[pathlib.Path]) -> None:
+    """Say how many of the files that are not read look like images by their suffix."""
+    found = [(pathlib.Path(path.name.lower().removesuffix(".gz")).suffix, path) for path in paths]
+    unread = [(suffix, path) for suffix, path in found if suffix in UNREAD]
+    if unread:
+        kinds = sorted({suffix for suffix, _ in unread})
+        logging.warning(
+            "%d files are not read, although they may be images (%s), such as %s: convert them to "
+            "PNG, TIFF or DICOM.",
+            len(unread),
+            ", ".join(kinds),
+            unread[0][1],
+        )
 
 
 def is_picture(path: pathlib.Path) -> bool:
@@ -124,8 +147,7 @@ def read(
         If the file is missing, damaged, too large or too small, shows one level only, or holds
         levels that are none.
     """
-    if not path.is_file():
-        raise Unusable("the image file is missing")
+    _images.require_file(path)
     if is_dicom(path):
         from data_prep.readers import _dicom_image
 
@@ -259,7 +281,7 @@ def _read_file(path: pathlib.Path, levels: str) -> tuple[np.ndarray, tuple[str, 
     except Exception:  # a TIFF that Pillow refuses and another reader takes, or damaged
         pages = 1
     if deep and orientation != 1:  # OpenCV turns these too, or fails
-        pixels = _frames.tiff(path)
+        pixels, _ = _images.tiff(path)
     else:
         pixels = _deep(path) if deep else _frames.pixels(path)
     image = _frames.turned(to_rgb(pixels, levels), orientation)
@@ -270,7 +292,8 @@ def _deep(path: pathlib.Path) -> np.ndarray:
     """Pixels of a 16-bit colour image, (H, W, 3 or 4)."""
     import cv2
 
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    # Not by its name, which OpenCV wants in UTF-8.
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise Unusable("the image file is unreadable")
     if pixels.ndim < 3:

@@ -83,13 +83,20 @@ def read_table(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 
 def rows(path: pathlib.Path) -> list[dict[str, str]]:
     """Rows of a CSV with headings (lower-cased), parted by comma, semicolon or tab."""
+    return table(path)[1]
+
+
+def table(path: pathlib.Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Headings (lower-cased) and rows of a CSV, parted by comma, semicolon or tab."""
     text = path.read_text(encoding="utf-8-sig")
     heading = text.partition("\n")[0]
     delimiter = max(",;\t", key=heading.count)
-    return [
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    found = [
         {str(key).strip().lower(): (value or "").strip() for key, value in row.items() if key}
-        for row in csv.DictReader(text.splitlines(), delimiter=delimiter)
+        for row in reader
     ]
+    return [str(name).strip().lower() for name in reader.fieldnames or ()], found
 
 
 def _numbers(text: str) -> np.ndarray:

@@ -25,6 +25,7 @@ LAYOUT = "one npz file with train_images, train_labels, val_..., test_..."
 ORDER = 1
 
 PARTS = {"train": "train", "val": "validation", "test": "test"}
+MAX_CLASSES = 10_000
 _CHUNK = 1 << 24  # bytes
 #: What reading a damaged archive raises, the last one for a header that NumPy cannot parse.
 _DAMAGED = (
@@ -53,6 +54,8 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> D
             f"{root} holds {len(found)} npz files: give one of them, as --input={found[0]}."
         )
     (path,) = found
+    if not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path} is no regular file: copy the npz file in.")
     try:
         with zipfile.ZipFile(path) as archive:
             shapes = {
@@ -62,7 +65,7 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> D
             }
         entries, several = [], False
         for part in PARTS:
-            if f"{part}_images" in shapes:
+            if shapes.get(f"{part}_images", (0,))[:1] != (0,):  # a part without images is none
                 own, more = _entries(path, part, shapes)
                 entries, several = entries + own, several or more
     except UserError:
@@ -160,6 +163,14 @@ def _entries(path: pathlib.Path, part: str, shapes: dict) -> tuple[list[Entry], 
     several = labels.ndim == 2 and labels.shape[1] > 1
     if labels.dtype.kind not in "iub" or labels.min(initial=0) < 0:
         raise UserError(f"{path}: {part}_labels must hold class numbers from 0.")
+    numbers = labels.shape[1] if several else int(labels.max(initial=0)) + 1
+    if numbers > MAX_CLASSES:
+        row = "" if several else f", row {int(labels.argmax())}"
+        raise UserError(
+            f"{path}: {part}_labels{row} says that there are {numbers} classes, more than "
+            f"{MAX_CLASSES}: number the classes from 0."
+        )
+    labels = labels.astype(np.int64)
     if several and labels.max(initial=0) > 1:
         raise UserError(f"{path}: {part}_labels has several columns: they must hold 0 and 1.")
     subjects = _small(path, f"{part}_subjects", shapes)

@@ -1,23 +1,27 @@
-"""Images that a table names: a CSV file with columns path and label, subject and split if known.
+"""Images that a table names: a CSV or TSV file with columns path and label, subject and split.
 
 Several labels of an image are parted by ``|``; in a set with such images an empty field is an image
 without any. Paths are relative to the table and may not leave its folder. Of several tables called
-train.csv, val.csv and test.csv, the name is the split.
+train.csv, val.csv and test.csv, the name is the split. A path may be written in another Unicode
+form than the file's name.
 """
 
 import csv
 import pathlib
+from collections.abc import Callable
 
 from data_prep.errors import UserError
 from data_prep.readers import _points, _volumes
 from data_prep.readers._classification import SPLITS, Detected, Entry, Options, split_of
+from data_prep.readers._paths import speller
 
 KIND = "classification"
-LAYOUT = "a CSV file with the columns path and label (subject, split)"
+LAYOUT = "a CSV or TSV file with the columns path and label (subject, split)"
 ORDER = 0
 
 COLUMNS = ("path", "label", "subject", "split")
 NEEDED = ("path", "label")
+SUFFIXES = (".csv", ".tsv")
 
 
 def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> Detected | None:
@@ -26,36 +30,37 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> D
     Raises
     ------
     UserError
-        If a table cannot be read or lacks a column, a path is missing, leaves the folder or is
-        named twice, or a split is none.
+        If a table cannot be read, is empty or lacks a column, a path is missing, leaves the folder
+        or is named twice, or a split is none.
     """
     if unknown := [name for name in options.columns if name not in COLUMNS]:
         raise UserError(f"--columns: '{unknown[0]}' is none of {', '.join(COLUMNS)}.")
-    tables = {}
-    for path in files:
-        if path.parent == root and path.suffix.lower() == ".csv":
-            tables[path] = _rows(path)
     names = {column: options.columns.get(column, column).lower() for column in COLUMNS}
-    lacking = {
-        path: [names[column] for column in NEEDED if not rows or names[column] not in rows[0]]
-        for path, rows in tables.items()
-    }
+    tables, lacking = {}, {}
+    for path in files:
+        if path.parent == root and path.suffix.lower() in SUFFIXES:
+            headings, tables[path] = _table(path)
+            lacking[path] = [column for column in NEEDED if names[column] not in headings]
+            if not lacking[path] and not tables[path]:
+                raise UserError(f"{path} has headings but no row: fill it in, or take it away.")
     whole = [path for path, missing in lacking.items() if not missing]
+    # A table that says nothing of images may lie beside others and beside class folders; one that
+    # nearly does is meant.
+    meant = not whole and (options.layout != "auto" or options.columns or len(files) == 1)
+    for path, missing in lacking.items():
+        if meant or missing == ["label"] or (missing == ["path"] and not whole):
+            raise UserError(
+                f"{path} lacks the column {' and '.join(names[column] for column in missing)}: add "
+                "it, say what the table calls it, as in --columns=path:file,label:diagnosis, or "
+                "take the table away."
+            )
     if not whole:
-        # A table that says nothing of images may lie beside class folders; one that nearly does is
-        # meant.
-        meant = options.layout != "auto" or options.columns or len(files) == 1
-        for path, missing in lacking.items():
-            if meant or len(missing) < len(NEEDED):
-                raise UserError(
-                    f"{path} lacks the column {' and '.join(missing)}: add it, or say what the "
-                    "table calls it, as in --columns=path:file,label:diagnosis."
-                )
         return None
     entries: dict[str, Entry] = {}
+    spelt = speller(root)
     for path in whole:
         for number, row in enumerate(tables[path], 2):
-            entry = _entry(root, path, number, row, names, len(whole) > 1)
+            entry = _entry(root, path, number, row, names, len(whole) > 1, spelt)
             if known := entries.get(entry.name):
                 raise UserError(
                     f"{entry.where} names {entry.name}, as {known.where} does: keep one row."
@@ -66,11 +71,22 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> D
     return Detected(list(entries.values()), multilabel=multilabel)
 
 
-def _rows(path: pathlib.Path) -> list[dict[str, str]]:
+def _table(path: pathlib.Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Headings and rows."""
+    if not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path} is no regular file: copy the table in.")
     try:
-        return _points.rows(path)
+        headings, rows = _points.table(path)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is not a readable table: {error}.") from error
+    if not any(headings):
+        raise UserError(f"{path} is empty: fill it in, or take it away.")
+    if len(headings) == 1 and "|" in headings[0]:
+        raise UserError(
+            f"{path} is parted by '|', which parts the labels of one image here: save it with "
+            "commas, semicolons or tabs."
+        )
+    return headings, rows
 
 
 def _entry(
@@ -80,12 +96,13 @@ def _entry(
     row: dict[str, str],
     names: dict[str, str],
     named_by_split: bool,
+    spelt: Callable[[str], pathlib.Path],
 ) -> Entry:
     where = f"{table}, row {number}"
     text = row[names["path"]].replace("\\", "/")
     if not text:
         raise UserError(f"{where}: no {names['path']}. Fill it in, or take the row out.")
-    path = root / text
+    path = spelt(text)
     if pathlib.PurePosixPath(text).is_absolute() or not _volumes.inside(path, root):
         raise UserError(
             f"{where}: {text} leads out of {root}. Paths are relative to the table and stay below "
@@ -96,5 +113,6 @@ def _entry(
     if named_by_split and not split:
         split = SPLITS.get(table.stem.lower(), "")
     subject = row.get(names["subject"], "")
-    name = pathlib.PurePosixPath(text).as_posix()
+    as_written = path == root / text
+    name = (pathlib.PurePosixPath(text) if as_written else path.relative_to(root)).as_posix()
     return Entry(name, path, labels, where, subject, split)

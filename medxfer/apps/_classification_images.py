@@ -117,7 +117,11 @@ def collect(
         How many images show which class.
     """
     classes = settings["classes"]
-    with (output / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+    # Names that are not UTF-8 are escaped.
+    table = (output / "predictions.csv").open(
+        "w", newline="", encoding="utf-8", errors="backslashreplace"
+    )
+    with table as file:
         writer = csv.writer(file)
         writer.writerow(["name", "predicted", *(f"p {cls}" for cls in classes)])
         for found in results:

@@ -1,7 +1,12 @@
 """Classified images to records."""
 
+import csv
+import dataclasses
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -14,10 +19,12 @@ from data_prep.phantoms import classify as phantom
 from data_prep.readers._classification import Options
 from data_prep.splits import pseudonym
 from medxfer import data
+from medxfer.apps import _classification_images
 from medxfer.dataset_folder import DatasetFolder
 from tests.data_prep.pictures import save, texture, write_folders
 
 KEY = classify.PUBLIC_KEY
+SETTINGS = dataclasses.asdict(classify.Settings(side=32))
 SUBJECTS = Options(subject_regex=r"(p\d+)_")
 
 
@@ -234,6 +241,74 @@ def test_an_npz_file(tmp_path):
         np.testing.assert_array_equal(unit["image"][..., 0], enlarged)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "set.npz"]
     assert prepare(tmp_path, tmp_path / "data", Options(classes=("well", "ill"))).reused
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    raw = write_folders(tmp_path / "raw", 8)
+    odd = os.fsdecode(b"M\xfcller_p99_.png")
+    save(raw / "ill" / odd, texture(999))
+    line = [sys.executable, "-m", "data_prep.classify", f"--input={raw}", "--side=32"]
+    line += [f"--output={tmp_path / 'data'}", f"--link_table={tmp_path / 'link.csv'}"]
+    done = subprocess.run(
+        [*line, "--workers=2", "--subject_regex=(.+)_"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    with (tmp_path / "link.csv").open(newline="", encoding="utf-8") as file:
+        cases = {row["original"]: row["case"] for row in csv.DictReader(file)}
+    key = b"medxfer pseudonyms of seed 0"
+    assert cases["ill/M\\udcfcller_p99_.png"] == pseudonym(f"ill/{odd}", key)
+    assert cases["ill/p00_i0.png"] == pseudonym("ill/p00_i0.png", key)
+
+
+def test_predictions_of_names_that_are_not_utf8(tmp_path):
+    path = save(tmp_path / os.fsdecode(b"M\xfcller.png"), texture(1))
+    settings = {**SETTINGS, "classes": ["ill", "well"]}
+    found = {"name": path.stem, "predicted": "ill", "probabilities": {"ill": 0.9, "well": 0.1}}
+    _classification_images.collect([path], [found], settings, tmp_path)
+    rows = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[1] == r"M\udcfcller,ill,0.9,0.1"
+
+
+def overlaid(seed: int) -> np.ndarray:
+    """A faint texture under the same strong overlay, as of one scanner."""
+    return np.where(texture(777, 96, 96) > 150, 255, texture(seed, 96, 96) // 16).astype(np.uint8)
+
+
+def test_images_of_one_scanner_that_similarity_joins(tmp_path, caplog):
+    for number in range(24):
+        folder = tmp_path / "raw" / ("ill", "well")[number % 2]
+        save(folder / f"p{number:02d}_.png", overlaid(number))
+    with pytest.raises(UserError, match="too few.* 24 of 24 subjects are joined .*--repeats=ident"):
+        prepare(tmp_path / "raw", tmp_path / "data")
+    settings = classify.Settings(side=32, repeats="identical")
+    made = prepare(tmp_path / "raw", tmp_path / "data", settings=settings)
+    assert len(records(made.output)) == 24 and "joined" not in caplog.text
+
+
+@pytest.mark.parametrize(("copies", "warned"), [(2, True), (1, False)])
+def test_many_similar_images_are_warned_of(tmp_path, caplog, copies, warned):
+    raw = write_folders(tmp_path / "raw", 24)
+    for number in range(copies):
+        image = np.asarray(Image.open(raw / "ill" / f"p0{number}_i0.png"))
+        save(raw / "ill" / f"q{number}_.jpg", cv2.resize(image, (96, 96)), quality=95)
+    prepare(raw, tmp_path / "data", Options(subject_regex=r"([pq]\d+)_"))
+    assert (f"{2 * copies} of {24 + copies} subjects are joined" in caplog.text) == warned
+
+
+def test_an_own_split_without_usable_training_images(tmp_path, caplog):
+    images = np.stack([texture(i, 28, 28) for i in range(12)])
+    labels = np.arange(12)[:, None] % 2
+    content = {"train_images": images / 127.5 - 1, "train_labels": labels}
+    content |= {"test_images": images[:4] + 1, "test_labels": labels[:4]}
+    np.savez(tmp_path / "set.npz", **content)
+    with pytest.raises(UserError, match="no train part with images that can be used"):
+        prepare(tmp_path / "set.npz", tmp_path / "data", Options())
+    assert "12 of 16 images cannot be used, such as train/0: its pixels run from" in caplog.text
+    assert not list(tmp_path.glob("data*"))
 
 
 def test_a_second_set_may_lack_a_class(tmp_path):

@@ -109,6 +109,53 @@ def test_an_own_split_is_kept_and_its_leaks_are_mended():
     assert leaks[case("z")]["now"] == "test"
 
 
+def by_image(**counts: int) -> list[Picture]:
+    """Ten persons whose images were dealt to the parts one by one."""
+    places = [part for part, count in counts.items() for _ in range(count)]
+    return [
+        picture(f"p{person}.{number}", f"p{person}", person % 2, part)
+        for person in range(10)
+        for number, part in enumerate(places)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "empty", "said"),
+    [
+        ({"train": 7, "validation": 1, "test": 2}, "test", 20),
+        ({"train": 1, "validation": 1, "test": 2}, "train", 10),
+    ],
+)
+def test_a_split_of_which_mending_leaves_nothing_is_refused(counts, empty, said):
+    pictures = by_image(**counts)
+    with pytest.raises(
+        UserError, match=f"10 subjects in more .* none of {said} images stay in its {empty} part"
+    ) as caught:
+        parts.assign(pictures, pictures, options())
+    assert "--noown_split" in str(caught.value)
+
+
+def test_a_validation_part_that_mending_empties_is_drawn_again(caplog):
+    own = [picture(f"t{i}", f"t{i}", i % 2, "test") for i in range(4)]
+    pictures = [*own, *by_image(train=3, validation=1)]
+    found = parts.assign(pictures, pictures, options())
+    counts = collections.Counter(found.parts.values())
+    assert counts == {"test": 4, "train": 8, "validation": 2} and len(found.leaks) == 10
+    assert "its validation part shrinks from 10 images to 0 (others are drawn" in caplog.text
+
+
+def test_a_part_that_shrinks_by_more_than_half_is_named(caplog):
+    own = [picture(f"t{i}", f"t{i}", i % 2, "test") for i in range(9)]
+    pictures = [*own, *by_image(train=2, test=1)]
+    found = parts.assign(pictures, pictures, options())
+    assert list(found.parts.values()).count("test") == 9
+    assert "its test part shrinks from 19 images to 9: --noown_split" in caplog.text
+    caplog.clear()
+    more = [*pictures, picture("t9", "t9", 0, "test")]
+    parts.assign(more, more, options())
+    assert "shrinks" not in caplog.text
+
+
 def test_a_leak_through_a_repeated_image_is_told_from_that_of_a_person():
     pictures = [p for p in own_split() if p.name[0] in "tn"]
     same = Repeats([[case("t0"), case("n0")]], [])
@@ -133,6 +180,7 @@ def test_a_validation_part_of_its_own_is_kept():
         (own_split(), True, "3 subjects in more than one part"),
         ([*own_split(), picture("new", "new")], False, r"1 images have no split \(new\)"),
         ([picture("a", "a", 0, "train")], False, "no test part"),
+        ([picture("a", "a", 0, "test")], False, "no train part"),
     ],
 )
 def test_own_splits_that_cannot_be(pictures, strict, reason):
@@ -152,5 +200,7 @@ def test_every_class_must_be_learnt(caplog):
     with pytest.raises(UserError, match="no image of class 'dead' that can be used"):
         parts.check(pictures, found, ("well", "ill", "dead"), KEY)
     everything = parts.Assigned({case(p.subject): "test" for p in pictures}, False, [])
-    parts.check(pictures, everything, ("well", "ill", "dead"), KEY)
+    with pytest.raises(UserError, match="No image is in the training part"):
+        parts.check(pictures, everything, ("well", "ill", "dead"), KEY)
+    parts.check(pictures, everything, ("well", "ill", "dead"), KEY, divided=False)
     assert "No image of class 'dead' is in the test part." in caplog.text

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import os
 import pathlib
 import subprocess
 import sys
@@ -160,6 +161,34 @@ def test_a_number_is_a_name_only_where_it_stands_by_itself(tmp_path):
     study = runner.Study("1", (tmp_path / "1.mp4",))
     text = "1.mp4: 12 of 31 frames of 1 can be read"
     assert runner._without_names(text, study) == "<name>: 12 of 31 frames of <name> can be read"
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_token_opens_no_pipe_and_nothing_outside_the_input(tmp_path, bounded):
+    @dataclasses.dataclass(frozen=True)
+    class Source(runner.Study):
+        root: pathlib.Path | None
+
+    root, outside = tmp_path / "raw", tmp_path / "secret"
+    root.mkdir()
+    os.symlink(outside, root / "link")
+    os.mkfifo(root / "pipe")
+    os.symlink("ring", root / "ring")
+    found = set()
+    for content in ("one", "other"):
+        outside.write_text(content)
+        sources = [
+            Source("a", (root / name,), root if bounded else None)
+            for name in ("link", "pipe", "ring")
+        ]
+        found.add(tuple(runner.tokens(sources, {}, 1)))
+    assert len(found) == (1 if bounded else 2)
+
+
+def test_a_token_of_a_name_that_is_not_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"M\xfcller.png")
+    path.write_bytes(b"x")
+    assert len(set(runner.tokens([runner.Study(n, (path,)) for n in (path.name, "a")], {}, 1))) == 2
 
 
 def test_a_token_depends_on_what_the_reader_said_but_not_on_the_place(tmp_path):

@@ -2,6 +2,7 @@ import collections
 import hashlib
 import hmac
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -25,6 +26,11 @@ def test_pseudonym_is_the_head_of_an_hmac(key):
     found = splits.pseudonym("Müller^Anna", key)
     assert found == hmac_by_hand(key, "Müller^Anna".encode())[:12]
     assert found == hmac.new(key, "Müller^Anna".encode(), "sha256").hexdigest()[:12]
+
+
+def test_a_name_that_is_not_utf8_counts_as_its_bytes():
+    name = os.fsdecode(b"M\xfcller")
+    assert splits.pseudonym(name, b"k") == hmac.new(b"k", b"M\xfcller", "sha256").hexdigest()[:12]
 
 
 def test_pseudonyms_change_with_the_key():

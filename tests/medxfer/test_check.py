@@ -221,6 +221,33 @@ def test_what_one_split_holds_is_judged(carotid_records, tmp_path, problems, cap
     assert "1 subjects have no example" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("kept", "test_fraction", "missing"),
+    [
+        (("train", "validation"), 0.5, ["test"]),
+        (("train",), 0.5, ["validation", "test"]),
+        (("test",), 0.5, ["train", "validation"]),
+        (("test",), 1.0, []),
+        (("train", "validation"), 1.0, ["test"]),
+    ],
+)
+def test_a_missing_split_is_a_problem(
+    carotid_records, tmp_path, problems, kept, test_fraction, missing
+):
+    folder = shutil.copytree(carotid_records, tmp_path / "records")
+    prep, truth = (json.loads((folder / f"{name}.json").read_text()) for name in ("prep", "truth"))
+    for split in set(prep["splits"]).difference(kept):
+        for name in prep["splits"].pop(split)["sha256"]:
+            (folder / name).unlink()
+        del truth[split]
+    prep["settings"]["test_fraction"] = test_fraction
+    for name, content in (("prep", prep), ("truth", truth)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    assert check.check(str(folder), "cimt") == (not missing)
+    assert [text.split()[3] for text in problems] == missing
+    assert all("--test_fraction" in text for text in problems)
+
+
 def test_pixels_are_described_as_they_are(carotid_records, capsys):
     assert check.check(str(carotid_records), "cimt")
     lines = capsys.readouterr().out.splitlines()

@@ -3,12 +3,15 @@
 import os
 import pathlib
 import pickle
+import unicodedata
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from data_prep import parts, runner
 from data_prep.errors import UserError
-from data_prep.readers import _classification, image_npz
+from data_prep.readers import _classification, dicom_ct, image_npz
 from data_prep.readers._classification import NAME, NOTHING, TABLE, Options
 from data_prep.readers._images import Unusable
 from data_prep.readers._pictures import Decoding
@@ -118,6 +121,100 @@ class TestFolders:
         with pytest.raises(Unusable, match="leads out"):
             _classification.read(link, Decoding(), tmp_path)
 
+    def test_a_link_that_leads_out_is_not_looked_into(self, tmp_path, monkeypatch):
+        root = write_folders(tmp_path / "set", 2)
+        outside = write_dicom(tmp_path / "secret", texture(9))
+        os.symlink(outside, root / "ill" / "link")
+        looked = []
+        is_dicom = dicom_ct.is_dicom
+        monkeypatch.setattr(dicom_ct, "is_dicom", lambda p: looked.append(p.name) or is_dicom(p))
+        assert len(find(root).pictures) == 4 and "link" not in looked
+
+    def test_links_in_a_ring_and_pipes_are_named(self, tmp_path):
+        root = write_folders(tmp_path / "set", 2)
+        os.symlink("ring.png", root / "ill" / "ring.png")
+        os.mkfifo(root / "ill" / "pipe.png")
+        os.mkfifo(root / "ill" / "pipe")
+        found = find(root)
+        assert len(runner.tokens(found.pictures, {}, 1)) == 6
+        problems = {}
+        for picture in found.pictures:
+            try:
+                _classification.read(picture, Decoding(), tmp_path)
+            except Unusable as error:
+                problems[picture.name] = str(error)
+        assert problems == {
+            "ill/pipe.png": "the image file is no regular file",
+            "ill/ring.png": "it is a link that leads out of the input folder",
+        }
+
+    def test_one_class_in_two_unicode_forms(self, tmp_path):
+        for split, form in (("train", "NFC"), ("test", "NFD")):
+            name = unicodedata.normalize(form, "gutartiger Tumör")
+            write_folders(tmp_path / split, 2, classes=("Karzinom", name))
+        name = unicodedata.normalize("NFC", "gutartiger Tumör")
+        assert find(tmp_path).classes == ("Karzinom", name)
+        given = (unicodedata.normalize("NFD", name), "Karzinom")
+        found = find(tmp_path, classes=given)
+        assert found.classes == (name, "Karzinom")
+        assert sorted(p.labels for p in found.pictures) == [(0,)] * 4 + [(1,)] * 4
+
+    def test_one_subject_in_two_unicode_forms(self, tmp_path):
+        for number, form in enumerate(("NFC", "NFD")):
+            name = unicodedata.normalize(form, f"Jörg_{number}.png")
+            save(tmp_path / "ill" / name, texture(number))
+            save(tmp_path / "well" / f"Anna_{number}.png", texture(10 + number))
+        found = find(tmp_path, subject_regex=unicodedata.normalize("NFC", "/([A-zö]+)_"))
+        subjects = {unicodedata.normalize("NFC", "Jörg"), "Anna"}
+        assert {p.subject for p in found.pictures} == subjects
+
+    def test_a_class_whose_name_is_not_utf8(self, tmp_path):
+        write_folders(tmp_path, 2, classes=("ill", os.fsdecode(b"gr\xfcn")))
+        with pytest.raises(UserError, match=r"class 'gr\\udcfcn' is not UTF-8"):
+            find(tmp_path)
+
+    def test_gif_and_other_names_of_jpeg(self, tmp_path):
+        write_folders(tmp_path, 2)
+        for suffix in ("gif", "jfif", "jpe"):
+            kind = "GIF" if suffix == "gif" else "JPEG"
+            save(tmp_path / "ill" / f"a.{suffix}", texture(5), format=kind, quality=95)
+        found = {p.name: p for p in find(tmp_path).pictures}
+        assert len(found) == 7
+        image, notes = _classification.read(found["ill/a.gif"], Decoding(), tmp_path)
+        np.testing.assert_array_equal(image, np.dstack([texture(5)] * 3))
+        assert notes == ()
+        for suffix in ("jfif", "jpe"):
+            image, _ = _classification.read(found[f"ill/a.{suffix}"], Decoding(), tmp_path)
+            expected = np.asarray(Image.open(tmp_path / "ill" / f"a.{suffix}").convert("RGB"))
+            np.testing.assert_array_equal(image, expected)
+
+    def test_files_that_may_be_images_are_counted(self, tmp_path, caplog):
+        write_folders(tmp_path, 2)
+        for name in ("ill/a.heic", "ill/b.HEIC", "well/c.nii.gz", "well/notes.txt", "ill/d.csv.gz"):
+            (tmp_path / name).write_bytes(b"x")
+        assert len(find(tmp_path).pictures) == 4
+        (warning,) = [text for text in caplog.messages if "not read" in text]
+        assert warning.startswith("3 files are not read, although they may be images (.heic, .nii)")
+        assert "ill/a.heic" in warning
+
+    def test_patients_above_classes(self, tmp_path):
+        for number in range(5):
+            write_folders(tmp_path / f"Anna{number}", 1 + number % 2)
+        save(tmp_path / "Berta" / "ill" / "a.png", texture(1))  # who is not ill and well
+        with pytest.raises(UserError, match=r"5 of 6 folders .*\(ill, well\).*PATIENT/CLASS"):
+            find(tmp_path)
+        names = tuple(sorted(path.name for path in tmp_path.iterdir()))
+        assert find(tmp_path, classes=names).classes == names
+
+    @pytest.mark.parametrize("names", [("ill", "well"), ("dead", "ill", "well")])
+    def test_folders_below_classes(self, tmp_path, names):
+        for name in names:
+            save(tmp_path / name / "40x" / "a.png", texture(1))
+            save(
+                tmp_path / name / ("100x" if len(names) == 2 else f"{name} 7") / "a.png", texture(2)
+            )
+        assert find(tmp_path).classes == names
+
     def test_what_is_not_there(self, tmp_path):
         with pytest.raises(UserError, match="does not exist"):
             find(tmp_path / "absent")
@@ -169,11 +266,23 @@ class TestSubjects:
         for name in ("ill", "well"):
             write_dicom(tmp_path / name / "a.dcm", texture(len(name)))
         with pytest.raises(UserError, match=r"one subject by PatientID \(0010,0020\)"):
-            _classification.warn_of_subjects(find(tmp_path).pictures)
-        _classification.warn_of_subjects(find(tmp_path).pictures, divided=False)
+            parts.warn_of_subjects(find(tmp_path).pictures)
+        parts.warn_of_subjects(find(tmp_path).pictures, divided=False)
+
+    @pytest.mark.parametrize(("count", "warned"), [(6, True), (5, False)])
+    def test_a_subject_with_many_images_may_be_a_placeholder(self, tmp_path, caplog, count, warned):
+        for number in range(25):
+            who = "unknown" if number < count else f"p{number:02d}"
+            save(tmp_path / ("ill", "well")[number % 2] / f"{who}_{number}.png", texture(number))
+        parts.warn_of_subjects(find(tmp_path, subject_regex=r"/([a-z\d]+)_").pictures)
+        assert ("of one subject, 'unknown'" in caplog.text) == warned
+        caplog.clear()
+        few = find(tmp_path, subject_regex=r"/([a-z\d]+)_").pictures[:20]
+        parts.warn_of_subjects(few)
+        assert "placeholder" not in caplog.text
 
     def test_unknown_ones_are_warned_of(self, tmp_path, caplog):
-        _classification.warn_of_subjects(find(write_folders(tmp_path)).pictures)
+        parts.warn_of_subjects(find(write_folders(tmp_path)).pictures)
         assert "12 of 12 images do not say" in caplog.text
 
 
@@ -265,6 +374,59 @@ class TestTables:
         with pytest.raises(UserError, match="lacks the column path and label"):
             find(tmp_path, layout="image_table")
 
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ("", "is empty"),
+            ("\n\n", "is empty"),
+            ("path,label\n", "has headings but no row"),
+            ("path|label\nimages/ill/p00_i0.png|ill\n", r"is parted by '\|'"),
+            ("path,diagnosis\nimages/ill/p00_i0.png,ill\n", "lacks the column label"),
+        ],
+    )
+    @pytest.mark.parametrize("beside", [False, True])
+    @pytest.mark.parametrize("name", ["test.csv", "test.tsv"])
+    def test_a_table_that_says_nothing_is_named(self, root, content, reason, beside, name):
+        (root / name).write_text(content)
+        if beside:
+            write_table(root / "train.csv", "path,label", "images/ill/p00_i0.png,ill")
+        with pytest.raises(UserError, match=f"{name} {reason}"):
+            find(root)
+
+    def test_a_table_parted_by_tabs(self, root):
+        rows = [f"images/{n}\t{n[:-11]}" for n in ("ill/p00_i0.png", "well/p10_i0.png")]
+        write_table(root / "a.tsv", "path\tlabel", *rows)
+        found = find(root)
+        assert (found.layout, found.classes) == ("image_table", ("ill", "well"))
+
+    def test_a_table_that_is_a_pipe(self, root):
+        os.mkfifo(root / "a.csv")
+        with pytest.raises(UserError, match="is no regular file"):
+            find(root)
+
+    @pytest.mark.parametrize("form", ["NFC", "NFD"])
+    def test_a_path_in_another_unicode_form(self, root, form):
+        other = {"NFC": "NFD", "NFD": "NFC"}[form]
+        names = [unicodedata.normalize(form, f"Bücher/ä{number}.png") for number in range(2)]
+        for number, name in enumerate(names):
+            save(root / name, texture(number))
+        written = [unicodedata.normalize(other, name) for name in names]
+        table = write_table(root / "a.csv", "path,label", f"{written[0]},ill", f"{written[1]},well")
+        found = find(root)
+        assert [p.name for p in found.pictures] == names
+        for number, picture in enumerate(found.pictures):
+            image, _ = _classification.read(picture, Decoding(levels="type"), root)
+            np.testing.assert_array_equal(image[..., 0], texture(number))
+        write_table(table, "path,label", f"{written[0]},ill", f"{names[0]},well")
+        with pytest.raises(UserError, match="row 3 names .* as .*row 2 does"):
+            find(root)
+        absent = unicodedata.normalize(other, "ü/ä9.png")
+        write_table(table, "path,label", f"{absent},ill", f"../{written[1]},well")
+        with pytest.raises(UserError, match="row 3: .* leads out of"):
+            find(root)
+        write_table(table, "path,label", f"{absent},ill", f"{written[1]},well")
+        assert [p.name for p in find(root).pictures] == [absent, names[1]]
+
     def test_a_missing_image_is_a_problem_of_its_own(self, root):
         write_table(root / "a.csv", "path,label", "images/a.png,ill", "images/b.png,well")
         with pytest.raises(Unusable, match="missing"):
@@ -338,6 +500,20 @@ class TestArrays:
             row = content[f"{part}_labels"][int(number)]
             assert picture.labels == tuple(np.flatnonzero(row))
 
+    def test_truth_values_and_a_part_without_images(self, tmp_path):
+        content = {k: v[:0] if k.startswith("val") else v for k, v in arrays().items()}
+        content["train_labels"] = content["train_labels"].astype(bool)
+        np.savez(tmp_path / "a.npz", **content)
+        found = find(tmp_path)
+        assert found.classes == ("0", "1")
+        assert {p.split for p in found.pictures} == {"train", "test"}
+        assert [p.labels for p in found.pictures[:2]] == [(0,), (1,)]
+
+    def test_an_archive_that_is_a_pipe(self, tmp_path):
+        os.mkfifo(tmp_path / "a.npz")
+        with pytest.raises(UserError, match="is no regular file"):
+            find(tmp_path)
+
     def test_pickled_objects_are_never_loaded(self, tmp_path):
         class Bomb:
             def __reduce__(self):
@@ -362,6 +538,9 @@ class TestArrays:
             ({"train_labels": np.full((8, 1), -1)}, "class numbers from 0"),
             ({"train_labels": np.full((8, 2), 2)}, "must hold 0 and 1"),
             ({"test_subjects": np.arange(3)}, "test_subjects must be one row"),
+            ({"val_labels": np.array([0, 1, 10**9, 1])}, "val_labels, row 2 says that there are"),
+            ({"val_labels": np.array([0, 2**64 - 1, 0, 1], np.uint64)}, "val_labels, row 1 says"),
+            ({"test_labels": np.zeros((4, 10_001), np.uint8)}, "test_labels says that there are"),
         ],
     )
     def test_arrays_that_cannot_be(self, tmp_path, other, reason):

@@ -67,6 +67,17 @@ def test_unreadable(tmp_path, load, suffix, content):
         load(tmp_path / f"none{suffix}")
 
 
+def test_a_gif_is_read_unless_it_is_a_film(tmp_path):
+    pages = [Image.fromarray(disc()), Image.fromarray(255 - disc())]
+    pages[0].save(tmp_path / "a.gif")
+    np.testing.assert_array_equal(_frames.load_rgb(tmp_path / "a.gif")[0][..., 0], disc())
+    np.testing.assert_array_equal(_frames.load_mask(tmp_path / "a.gif")[0], disc() > 0)
+    pages[0].save(tmp_path / "a.gif", save_all=True, append_images=pages[1:])
+    for load in (_frames.load_rgb, _frames.load_mask):
+        with pytest.raises(Unusable, match="the GIF holds a film"):
+            load(tmp_path / "a.gif")
+
+
 def test_gigantic_image(tmp_path, monkeypatch):
     monkeypatch.setattr(_frames._images, "MAX_PIXELS", 100)
     with pytest.raises(Unusable, match="pixels"):

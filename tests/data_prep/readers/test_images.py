@@ -1,9 +1,11 @@
+import os
+
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from data_prep.readers import _images
+from data_prep.readers import _frames, _images
 from data_prep.readers._images import Unusable, load_grey, to_grey
 from tests.data_prep.readers.synthetic import picture
 
@@ -96,6 +98,13 @@ def test_truncated_and_missing_file(tmp_path):
         load_grey(tmp_path / "c.png")
 
 
+@pytest.mark.parametrize("load", [load_grey, _frames.load_rgb, _frames.load_mask])
+def test_a_pipe_is_not_waited_for(tmp_path, load):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(Unusable, match="is no regular file"):
+        load(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("limit", [None, 1000])
 def test_gigantic_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch, limit):
     side = 200 if limit else 20_000  # 400 million pixels: above Pillow's own limit too
@@ -115,3 +124,45 @@ def test_shapes_that_are_no_image(shape):
 def test_pixels_that_are_not_numbers():
     with pytest.raises(Unusable, match="not numbers"):
         to_grey(np.array([[np.nan, 1.0]]))
+
+
+@pytest.mark.parametrize("bits", [1, 8, 16, 32])
+@pytest.mark.parametrize("how", [{}, {"compression": "zlib"}, {"byteorder": ">"}])
+def test_zero_is_white(tmp_path, bits, how):
+    """Both routes against the stored numbers, which tifffile does not interpret."""
+    numbers = picture() > 127 if bits == 1 else picture().astype(f"uint{bits}") * 15
+    tifffile.imwrite(tmp_path / "a.tif", numbers, photometric="miniswhite", **how)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert file.pages[0].photometric == 0
+        stored = file.pages[0].asarray()
+    expected = 2**bits - 1 - stored.astype(np.int64)
+    np.testing.assert_array_equal(_images.tiff(tmp_path / "a.tif")[0].astype(np.int64), expected)
+    both = [_images.tiff(tmp_path / "a.tif")[0], _frames.pixels(tmp_path / "a.tif")]
+    if bits < 16 or (bits == 16 and "byteorder" not in how):
+        with Image.open(tmp_path / "a.tif") as file:  # these are Pillow's
+            both.append(_images.stored(file))
+    for pixels in both:
+        assert pixels.dtype.kind == stored.dtype.kind
+        np.testing.assert_array_equal(pixels.astype(np.int64), expected)
+    grey, _ = load_grey(tmp_path / "a.tif")
+    assert np.corrcoef(grey.ravel(), stored.ravel().astype(float))[0, 1] < -0.99
+
+
+def test_zero_is_white_but_no_opacity(tmp_path):
+    both = np.dstack([picture(), picture(1)])
+    for planes, pixels in (("contig", both), ("separate", np.moveaxis(both, -1, 0))):
+        tifffile.imwrite(
+            tmp_path / "a.tif",
+            pixels,
+            photometric="miniswhite",
+            planarconfig=planes,
+            extrasamples=["unassalpha"],
+        )
+        found, _ = _images.tiff(tmp_path / "a.tif")
+        np.testing.assert_array_equal(found, np.dstack([255 - picture(), picture(1)]))
+
+
+def test_levels_without_a_largest_one_stay(tmp_path):
+    signed = picture().astype(np.int16) - 100
+    tifffile.imwrite(tmp_path / "a.tif", signed, photometric="miniswhite")
+    np.testing.assert_array_equal(_images.tiff(tmp_path / "a.tif")[0], signed)

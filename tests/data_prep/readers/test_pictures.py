@@ -62,6 +62,25 @@ def test_sixteen_bit_colours_keep_their_balance(tmp_path, suffix):
     np.testing.assert_array_equal(read(path), expected)
 
 
+@pytest.mark.parametrize("how", [{}, {"compression": "zlib"}, {"byteorder": ">"}])
+def test_sixteen_bits_of_which_zero_is_white(tmp_path, how):
+    deep = texture(1).astype(np.uint16) * 13 + 100
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="miniswhite", **how)
+    light = 65535 - tifffile.imread(tmp_path / "a.tif").astype(float)
+    expected = np.rint((light - light.min()) / np.ptp(light) * 255)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif")[..., 0], expected)
+    by_type = read(tmp_path / "a.tif", levels="type")[..., 0]
+    np.testing.assert_array_equal(by_type, np.rint(light / 65535 * 255))
+
+
+def test_of_an_animation_the_first_image_counts(tmp_path):
+    pages = [Image.fromarray(texture(seed)) for seed in range(3)]
+    pages[0].save(tmp_path / "a.gif", save_all=True, append_images=pages[1:])
+    image, notes = _pictures.read(tmp_path / "a.gif", Decoding())
+    np.testing.assert_array_equal(image, np.dstack([texture(0)] * 3))
+    assert notes == ("first of 3 pages used",)
+
+
 @pytest.mark.parametrize("top", [1.0, 255.0])
 def test_floating_point_levels(tmp_path, top):
     levels = texture(1).astype(np.float32) / 255 * top
