@@ -98,8 +98,8 @@ def starts(plan: Plan) -> dict[str, list[str]]:
     Without those of ``auto``, which seldom tries all, and of networks that freeze nothing.
     """
     found: dict[str, list[str]] = {}
-    for run in plan.runs:
-        config = run.config
+    ways = {(run.config.model, run.config.tune): run.config for run in plan.runs}
+    for config in ways.values():
         if config.weights == "none" or config.tune in (SCRATCH, COUNTERPART, AUTO):
             continue
         groups = list(plugins.load("medxfer.models", config.model).LAYER_GROUPS)
