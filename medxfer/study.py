@@ -160,10 +160,9 @@ def main() -> None:
                 f"{len(outcome.elsewhere)} runs are being done by other processes. The same "
                 "command, started again, compares all runs when they have ended."
             )
-            if shard[1] > 1:
-                return
-        with study.turn("conclusion", FLAGS.claim_age):  # shards may come to their end together
-            conclude.conclude(study, plan, folder)
+        if outcome.complete or shard[1] == 1:
+            with study.turn("conclusion", FLAGS.claim_age):  # shards may end together
+                conclude.conclude(study, plan, folder)
     if outcome.failed:
         sys.exit(1)
 
