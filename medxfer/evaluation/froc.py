@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medxfer.evaluation import _ladder, resampling, roc
+from medxfer.evaluation.intervals import few_on_a_side
 from medxfer.evaluation.marks import Marks
 from medxfer.evaluation.resampling import Analysis, Bars, VectorStatistic
 
@@ -250,7 +251,9 @@ def analyse(
     drawn = resampling.resample(statistics, clusters, draws=draws, seed=seed)
     settle = functools.partial(_settle, merits=merits, hold=_hold(beyond))
     drawn = {name: settle(sample) for name, sample in drawn.items()}
-    return resampling.analyse(drawn, merits.names, level=level, bars=bars)
+    lesions = int(np.count_nonzero(next(iter(merged.values())).lesion_counts))
+    caution = few_on_a_side(clusters, {"a lesion": lesions})
+    return resampling.analyse(drawn, merits.names, level=level, bars=bars, caution=caution)
 
 
 def _settle(sample: resampling.Drawn, merits: Merits, hold: bool) -> resampling.Drawn:

@@ -6,7 +6,7 @@ weights of shape (B, N), one row a draw, and gives B values.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,6 +52,17 @@ def few(clusters: int) -> list[str]:
     if clusters < FEW_CLUSTERS:
         return [f"only {clusters} subjects: the interval is likely too narrow"]
     return []
+
+
+def few_on_a_side(clusters: int, sides: Mapping[str, int]) -> str:
+    """What is to be said where few of the subjects show a side of a comparison, else nothing.
+
+    ``sides``: what a subject may show, and how many do.
+    """
+    shown, count = min(sides.items(), key=lambda side: side[1])
+    if count >= min(FEW_CLUSTERS, clusters):
+        return ""
+    return f"only {count} of {clusters} subjects with {shown}: the interval is likely too narrow"
 
 
 def bootstrap(

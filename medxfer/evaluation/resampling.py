@@ -49,6 +49,12 @@ class Drawn:
         columns = zip(self.estimates, self.values.T, cautions, strict=True)
         return [_interval(e, v, level, self.clusters, caution) for e, v, caution in columns]
 
+    def with_caution(self, caution: str) -> "Drawn":
+        """The same with a caution more beside every interval."""
+        own = self.cautions or ("",) * len(self.estimates)
+        both = tuple("; ".join(filter(None, (text, caution))) for text in own)
+        return dataclasses.replace(self, cautions=both)
+
     def minus(self, other: "Drawn") -> "Drawn":
         """Differences on the same draws."""
         return Drawn(self.estimates - other.estimates, self.values - other.values, self.clusters)
@@ -167,6 +173,7 @@ def analyse(
     *,
     level: float = 0.95,
     bars: Mapping[str, Bars] | None = None,
+    caution: str = "",
 ) -> Analysis:
     """Intervals of every method, and every pair of methods compared.
 
@@ -180,7 +187,10 @@ def analyse(
     bars : mapping from method to Bars, optional
         Error bars for the rule of disjoint bars at the first figures of merit, for instance those
         of a fitted curve. Elsewhere the bootstrap intervals serve.
+    caution : str
+        What is known against all intervals.
     """
+    drawn = {name: sample.with_caution(caution) for name, sample in drawn.items()}
     found = {name: sample.intervals(level) for name, sample in drawn.items()}
     bars = dict(bars or {name: Bars("bootstrap", tuple(row)) for name, row in found.items()})
     shown = {
@@ -188,7 +198,7 @@ def analyse(
         for name, row in found.items()
     }
     pairs = list(itertools.combinations(drawn, 2))
-    tested = [drawn[a].minus(drawn[b]).intervals(level) for a, b in pairs]
+    tested = [drawn[a].minus(drawn[b]).with_caution(caution).intervals(level) for a, b in pairs]
     adjusted = [holm([row[place].p for row in tested]) for place in range(len(merits))]
     differences = [
         Difference(

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from medxfer.evaluation import _ladder, resampling
-from medxfer.evaluation.intervals import Statistic
+from medxfer.evaluation.intervals import Statistic, few_on_a_side
 from medxfer.evaluation.resampling import Analysis, Bars, VectorStatistic
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
@@ -191,7 +191,13 @@ def analyse(
     drawn = resampling.resample(statistics, clusters, draws=draws, seed=seed)
     names = [f"sensitivity at FPR {rate:g}" for rate in rates]
     names += ["AUC" if rate == 1 else f"partial AUC to FPR {rate:g}" for rate in area_to]
-    return resampling.analyse(drawn, names, level=level, bars=bars)
+    member, positive = np.asarray(subjects), np.asarray(labels).astype(bool)
+    sides = {
+        "a positive": len(np.unique(member[positive])),
+        "a negative": len(np.unique(member[~positive])),
+    }
+    caution = few_on_a_side(clusters, sides)
+    return resampling.analyse(drawn, names, level=level, bars=bars, caution=caution)
 
 
 @dataclasses.dataclass(frozen=True)

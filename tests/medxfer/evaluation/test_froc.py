@@ -465,6 +465,15 @@ class TestAnalyse:
         assert held[2].estimate == held[1].estimate
         assert "ends before in" in held[2].caution
 
+    def test_few_subjects_with_lesions_are_told(self):
+        lesions = np.array([2, 1, *[0] * 13])
+        cases = np.repeat(np.arange(15), 3)
+        hit = np.where(np.arange(45) % 3 < lesions[cases], np.arange(45) % 3, -1)
+        scores = np.random.default_rng(0).uniform(size=45)
+        marks = Marks(scores, cases, hit, np.ones(15, int), lesions, np.arange(15))
+        (first, *_) = froc.analyse({"a": marks}, self.MERITS, draws=30).intervals["a"]
+        assert "only 2 of 15 subjects with a lesion: the interval is likely" in first.caution
+
     def test_a_pair_needs_both_curves(self):
         methods = self.methods()
         silent = Marks(

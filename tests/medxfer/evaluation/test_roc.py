@@ -236,6 +236,17 @@ class TestAnalyse:
             assert item.difference.p == pytest.approx(p)
             assert item.holm == item.difference.p
 
+    def test_few_subjects_with_positives_are_told(self):
+        subjects = np.repeat(np.arange(15), 4)
+        scores = {"a": np.arange(60.0), "b": np.arange(60.0)[::-1]}
+        labels = (np.arange(60) % 4 == 0) & (subjects < 4)
+        found = roc.analyse(labels, scores, subjects, rates=(0.1,), draws=30)
+        said = "only 4 of 15 subjects with a positive: the interval is likely too narrow"
+        everything = [*found.intervals["a"], *(item.difference for item in found.differences)]
+        assert all(said in interval.caution for interval in everything)
+        spread = roc.analyse(np.arange(60) % 4 == 0, scores, subjects, draws=30)
+        assert not any(interval.caution for interval in spread.intervals["a"])
+
 
 class TestDeLong:
     @pytest.mark.parametrize(
