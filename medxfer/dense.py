@@ -303,9 +303,12 @@ class DenseMap:
         random = np.random.default_rng(seed)
         chosen = random.choice(len(rois), min(16, len(rois)), replace=False)
         share = -(-samples // len(chosen))
-        if features is None:
-            features = [self.features(roi) for roi in rois]
-        pairs = [self._windows(rois[k], features[k], share, random) for k in chosen]
+        pairs = [
+            self._windows(
+                rois[k], features[k] if features else self.features(rois[k]), share, random
+            )
+            for k in chosen
+        ]
         x, patches = (np.concatenate(part) for part in zip(*pairs, strict=True))
         basis, dual, bias = (keras.ops.convert_to_numpy(part) for part in self._exact)
         own_bias = keras.ops.convert_to_numpy(self._dense.bias) if self._dense.use_bias else 0.0

@@ -267,7 +267,8 @@ def restore(rows: Sequence[Mapping[str, str]], truth: Mapping[str, Mapping]) -> 
 
 def study_measures(methods: Mapping[str, Sequence[Images]]):
     """What a study compares methods by: the figures of merit of all classes together."""
-    from medxfer.studies.measures import Measures, delong, two_sides
+    from medxfer.evaluation import roc
+    from medxfer.studies.measures import Measures, delong
 
     statistics, scores = {}, {}
     for name, seeds in methods.items():
@@ -287,7 +288,7 @@ def study_measures(methods: Mapping[str, Sequence[Images]]):
     # The figures are means over classes: as sure as the class that the fewest subjects show.
     sides = min(
         (
-            two_sides(column > 0, images.subjects, f"an image of {name}", f"one without {name}")
+            roc.two_sides(column, images.subjects, f"an image of {name}", f"one without {name}")
             for name, column in zip(images.classes, shown.T, strict=True)
         ),
         key=lambda counts: min(counts.values()),

@@ -171,7 +171,7 @@ def analyse(
         Of the draws.
     """
     pairs = list(itertools.combinations(methods, 2) if pairs is None else pairs)
-    least = least_p(min([clusters, *(sides or {}).values()]))
+    least = least_p(fewest(clusters, sides))
     whole = np.ones((1, clusters), np.intp)
     by_seed = {
         name: np.concatenate([statistic(whole) for statistic in statistics])
@@ -241,6 +241,11 @@ def student(
         numbers = map(float, (estimate, low, high, p))
         found.append(Interval(*numbers, level, sample.clusters, caution))
     return found
+
+
+def fewest(clusters: int, sides: Sides | None) -> int:
+    """Subjects that show what the fewest show, of so many in all."""
+    return min([clusters, *(sides or {}).values()])
 
 
 def _small_sample(clusters: int, sides: Sides | None) -> tuple[float, float]:

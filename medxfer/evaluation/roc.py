@@ -157,6 +157,17 @@ def weighted(
     return statistic
 
 
+def two_sides(
+    labels: ArrayLike, subjects: Sequence[str] | ArrayLike, shown: str, other: str
+) -> dict[str, int]:
+    """How many subjects show a positive and a negative unit, by the names given."""
+    member, positive = np.asarray(subjects), np.asarray(labels).astype(bool)
+    return {
+        shown: len(np.unique(member[positive])),
+        other: len(np.unique(member[~positive])),
+    }
+
+
 def analyse(
     labels: ArrayLike,
     methods: Mapping[str, ArrayLike],
@@ -191,12 +202,7 @@ def analyse(
     drawn = resampling.resample(statistics, clusters, draws=draws, seed=seed)
     names = [f"sensitivity at FPR {rate:g}" for rate in rates]
     names += ["AUC" if rate == 1 else f"partial AUC to FPR {rate:g}" for rate in area_to]
-    member, positive = np.asarray(subjects), np.asarray(labels).astype(bool)
-    sides = {
-        "a positive": len(np.unique(member[positive])),
-        "a negative": len(np.unique(member[~positive])),
-    }
-    caution = few_on_a_side(clusters, sides)
+    caution = few_on_a_side(clusters, two_sides(labels, subjects, "a positive", "a negative"))
     return resampling.analyse(drawn, names, level=level, bars=bars, caution=caution)
 
 

@@ -43,7 +43,8 @@ def _best(gathered: Gathered, methods: list[str]) -> str:
     full = gathered.full
     sign = 1 if full.measures.higher_is_better else -1
     values = {m: sign * full.family.interval(m, full.measures.primary).estimate for m in methods}
-    return max(values, key=lambda method: (values[method] == values[method], values[method]))
+    known = [method for method in methods if not math.isnan(values[method])]
+    return max(known or methods, key=values.get)
 
 
 def _compared(gathered: Gathered, first: str, second: str, family=None) -> tuple[str, str]:

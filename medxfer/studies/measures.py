@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from data_prep.errors import UserError
-from medxfer.evaluation import compare, froc, roc
-from medxfer.evaluation.family import Tests
+from medxfer.evaluation import compare, family, froc, roc
 from medxfer.evaluation.resampling import VectorStatistic
 
 MEAN_ERROR = "mean_interface_error_um"
@@ -56,16 +55,16 @@ class Measures:
     higher_is_better: bool
     statistics: dict[str, list[VectorStatistic]]
     clusters: int
-    tests: Tests | None = None
+    tests: family.Tests | None = None
     shown: tuple[str, ...] = ()
     limits: tuple[float, float] = (-np.inf, np.inf)
-    sides: Mapping[str, int] | None = None
+    sides: family.Sides | None = None
     cautions: tuple[str, ...] = ()
 
     @property
     def fewest(self) -> int:
         """Subjects that show what the fewest show."""
-        return min([self.clusters, *(self.sides or {}).values()])
+        return family.fewest(self.clusters, self.sides)
 
     def better(self, first: float, second: float) -> bool:
         """Whether one value of the primary figure of merit is better than another."""
@@ -150,19 +149,8 @@ def _roc(app: ModuleType, methods: Methods) -> Measures:
 
     names = (*(f"sensitivity at FPR {rate:g}" for rate in app.RATES), "AUC")
     count = len(set(subjects))
-    sides = two_sides(labels > 0, subjects, "a positive unit", "a negative unit")
+    sides = roc.two_sides(labels, subjects, "a positive unit", "a negative unit")
     return Measures(names, "AUC", True, statistics, count, tests, names, (0.0, 1.0), sides)
-
-
-def two_sides(
-    positive: NDArray[np.bool_], subjects: Sequence[str], shown: str, other: str
-) -> dict[str, int]:
-    """How many subjects show a positive and a negative unit, by the names given."""
-    members = np.asarray(subjects)
-    return {
-        shown: len(np.unique(members[positive])),
-        other: len(np.unique(members[~positive])),
-    }
 
 
 def delong(labels: NDArray, first: Sequence[NDArray], second: Sequence[NDArray]) -> float:

@@ -319,3 +319,12 @@ def test_wrong_patches_and_margins_are_refused(padded):
         PatchMap(padded, network_module(), patch=SIDE, margin=19)
     with pytest.raises(ValueError, match="needs a region"):
         DenseMap(padded, network_module(), patch=SIDE).calibrated([])
+
+
+def test_only_the_regions_drawn_are_computed(padded, monkeypatch):
+    maps = DenseMap(padded, network_module(), patch=SIDE, stride=2)
+    rois, computed = [region(5, 6, maps.margin, seed) for seed in range(20)], []
+    features = maps.features
+    monkeypatch.setattr(maps, "features", lambda roi: computed.append(id(roi)) or features(roi))
+    maps.calibrated(rois, 32)
+    assert len(set(computed)) == len(computed) == 16
