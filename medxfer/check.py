@@ -21,7 +21,7 @@ from data_prep.errors import UserError
 from data_prep.splits import PARTS
 from medxfer import check_estimate, check_images, plugins
 from medxfer.config import Config
-from medxfer.dataset_folder import DatasetFolder
+from medxfer.dataset_folder import DatasetFolder, untuned
 
 #: Bytes of encoded images of a split that are decoded.
 DECODED = 192 * 2**20
@@ -230,7 +230,7 @@ def _batches(folder: DatasetFolder, path: pathlib.Path) -> Iterator[dict[str, np
     dataset = tf.data.TFRecordDataset(str(path)).batch(_BATCH)
     dataset = dataset.map(lambda batch: tf.io.parse_example(batch, wanted))
     try:
-        yield from dataset.prefetch(2).as_numpy_iterator()
+        yield from untuned(dataset.prefetch(2)).as_numpy_iterator()
     except tf.errors.InvalidArgumentError as error:
         reason = (error.message or "").splitlines()[0][:200]
         raise UserError(f"{path} holds other records than its prep.json says: {reason}") from error

@@ -19,12 +19,13 @@ import tensorflow as tf
 from data_prep import records, splits
 from data_prep.errors import UserError
 from medxfer import outputs, runs
-from medxfer.dataset_folder import DatasetFolder, damage
+from medxfer.dataset_folder import DatasetFolder, damage, untuned
 
 #: Decoded splits above this many bytes are memory-mapped.
 MEMORY_LIMIT = 2 * 2**30
 
 _BATCH = 512  # records parsed and decoded at once
+_AHEAD = 2  # batches made while one is used
 _SAMPLE = 8  # images that show what the preprocessing does
 
 Transform = Callable[[tf.Tensor], tf.Tensor]
@@ -178,7 +179,7 @@ class Pipeline:
         dataset = dataset.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+        return untuned(dataset.prefetch(_AHEAD).with_options(options))
 
 
 def units(folder: DatasetFolder, split: str) -> Iterator[dict]:
@@ -293,7 +294,7 @@ def _room(shape: tuple[int, ...], cache_dir: pathlib.Path | None, limit: int) ->
 def _guarded(dataset: tf.data.Dataset, folder: DatasetFolder, split: str) -> Iterator[dict]:
     """Elements as NumPy values; what TensorFlow cannot read becomes a user's error."""
     try:
-        yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+        yield from untuned(dataset.prefetch(_AHEAD)).as_numpy_iterator()
     except tf.errors.DataLossError as error:
         found = filter(None, map(damage, folder.files(split)))
         place = next(found, f"Split '{split}' of {folder.path} is damaged: copy it again.")

@@ -184,6 +184,19 @@ def test_a_share_knows_its_rows_and_the_look_of_the_whole(folder):
     np.testing.assert_array_equal(joined(half.ordered())[1], images[half.rows])
 
 
+def test_no_iterator_waits_for_the_tuner_of_tensorflow(folder, monkeypatch):
+    opened = []
+    iterate = tf.data.Dataset.as_numpy_iterator
+    monkeypatch.setattr(
+        tf.data.Dataset, "as_numpy_iterator", lambda self: opened.append(self) or iterate(self)
+    )
+    pipeline = data.Pipeline(folder, "train", batch_size=4, transform=identity, seed=0)
+    assert list(data.units(folder, "test"))
+    assert len(opened) == 2  # the records of the pipeline, the units
+    for dataset in (*opened, pipeline.epoch(0), pipeline.ordered()):
+        assert dataset.options().autotune.enabled is False
+
+
 def test_a_large_split_is_memory_mapped_with_the_same_result(folder, tmp_path):
     mapped = pipeline(folder, memory_limit=100, cache_dir=tmp_path / "cache")
     assert isinstance(mapped._images, np.memmap)
