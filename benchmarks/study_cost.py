@@ -8,12 +8,13 @@ its plan is done by itself, one after the other with all processors. The study b
 that holds nothing but the weights, and keeps it over its attempts; so does every single run with
 one of its own, so that nothing is shared. Attempts and runs that fail count with their time. With
 ``--threads=N`` such a run has as many threads as one of a study with ``--jobs`` has; only then can
-predictions be the same to the last bit, which is compared run by run. Started again, it goes on
-after the last run that has ended.
+predictions be the same to the last bit, which is compared run by run. ``--only`` takes those of the
+runs that a pattern of names fits. Started again, it goes on after the last run that has ended.
 """
 
 import argparse
 import dataclasses
+import fnmatch
 import json
 import os
 import pathlib
@@ -111,11 +112,14 @@ def kills(attempts: list[dict]) -> int:
 
 def do_runs(options: argparse.Namespace, study: plans.StudyFolder, times: dict, save) -> list:
     """Every run of the plan by itself; rows of run, seconds and what differs from the study."""
-    alone = plans.StudyFolder(options.output / "alone")
+    alone = plans.StudyFolder(options.output / f"alone-{options.threads or 'all'}-threads")
     alone.path.mkdir(exist_ok=True)
+    times = times.setdefault(alone.path.name, {})
     seconds, failed = times.setdefault("runs", {}), times.setdefault("failed", {})
     rows = []
     for planned in plans.Plan.load(study.plan_file).runs:
+        if not fnmatch.fnmatch(planned.name, options.only):
+            continue
         own = planned
         if not planned.is_counterpart:
             config = dataclasses.replace(planned.config, cache=Config.cache)
@@ -157,6 +161,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--moments", type=float, nargs=2, default=(60.0, 600.0), help="seconds")
     parser.add_argument("--threads", type=int, default=0, help="of a single run; 0: as it likes")
+    parser.add_argument("--only", default="*", help="pattern of the names of single runs to do")
     parser.add_argument("flags", nargs="+", help="of medxfer.study, after --")
     options = parser.parse_args()
     options.output = options.output.absolute()
@@ -176,12 +181,13 @@ def main() -> int:
             os.environ[name] = str(options.threads)
     rows = do_runs(options, study, times, save)
     together = sum(entry["seconds"] for entry in times["study"])
-    alone = sum(times["runs"].values())
+    alone = sum(float(row[1]) for row in rows)
     equal = sum(row[-1] == "yes" for row in rows)
     failed = sum(row[-1] == "failed" for row in rows)
     print(f"\nstudy {together:.0f} s in {len(times['study'])} attempts, {kills(times['study'])} of "
-          f"them killed; {len(rows)} runs one by one {alone:.0f} s: "
-          f"{together / alone:.2f}")  # fmt: skip
+          f"them killed; {len(rows)} runs one by one {alone:.0f} s")  # fmt: skip
+    if options.only == "*":
+        print(f"ratio {together / alone:.2f}")
     print(f"{equal} of {len(rows)} runs with the same predictions to the last bit, {failed} failed")
     return 0
 
