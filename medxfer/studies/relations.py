@@ -3,6 +3,9 @@
 Their section IV and tables S1 to S4, as relations of two methods at the figure of merit by which
 methods are ranked here; Fig. 9, of the two interfaces; and Fig. 10, of how soon networks learn. A
 relation is looked up only where both methods are in the study.
+
+What is asked was fixed before the data, by the paper. So relations of a kind are a family of their
+own for Holm's method, smaller than that of all pairs.
 """
 
 import dataclasses
@@ -11,8 +14,8 @@ from collections.abc import Mapping, Sequence
 
 from scipy import stats
 
+from medxfer.evaluation import compare, resampling
 from medxfer.evaluation import family as families
-from medxfer.evaluation import resampling
 from medxfer.evaluation.intervals import Interval
 from medxfer.studies.gather import Gathered, Share, depths_of
 from medxfer.studies.plan import COUNTERPART, SCRATCH
@@ -84,8 +87,8 @@ class Found:
     difference : Interval
         First minus second method; or how much that changes with less data; or another measure.
     p : float
-        Of the paired test; adjusted by Holm's method over all pairs, or that of the change alone;
-        NaN where there is no test.
+        Of the paired test, adjusted by Holm's method over the relations of its kind: two methods,
+        two interfaces, the change with less data; NaN where there is no test.
     verdict : str
         What these data say of it.
     measure : str
@@ -99,6 +102,19 @@ class Found:
     measure: str
 
 
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """A relation before it is judged: ``up`` is whether the estimate is on the side of ``more``."""
+
+    paper: str
+    difference: Interval
+    p: float
+    expected: str
+    up: bool
+    more: str
+    less: str
+
+
 def relations(app: str, gathered: Gathered) -> list[Found]:
     """Every relation of the paper that the study can speak of."""
     if {run.planned.config.model for run in gathered.runs} - NETWORKS - {""}:
@@ -108,32 +124,54 @@ def relations(app: str, gathered: Gathered) -> list[Found]:
     scratch = [method for method in full.results if method.startswith(f"{SCRATCH} ")]
     if scratch:
         names[SCRATCH] = scratch[0]
-    found = []
-    for first, second, expected in PAPER.get(app, ()):
-        if first in names and second in names:
-            pair = full.family.pair(names[first], names[second], full.measures.primary)
-            differs = pair.differs(families.PAIRED)
-            better = full.measures.better(pair.difference.estimate, 0.0)
-            words = (
-                f"{names[first]} is better than {names[second]}"
-                if expected == BETTER
-                else f"{names[first]} and {names[second]} do not differ"
-            )
-            verdict = _verdict(expected, differs, better, "better", "worse")
-            p = pair.holm["bootstrap"]
-            found.append(Found(words, pair.difference, p, verdict, full.measures.primary))
-    if app == "cimt":
-        found += [_interfaces(full, method) for method in full.results]
+    kinds = [
+        [
+            _between(full, names[first], names[second], expected)
+            for first, second, expected in PAPER.get(app, ())
+            if first in names and second in names
+        ],
+        [_interfaces(full, method) for method in full.results] if app == "cimt" else [],
+        [],
+    ]
     if "conv1" in names and SCRATCH in names:
         said = WIDER.get(app, {})
         for share in gathered.shares[1:]:
             wider = said.get(share.text, said.get(ANY))
             there = names[SCRATCH] in share.results and "conv1" in share.results
             if wider is not None and there:
-                found.append(_less(full, share, "conv1", names[SCRATCH], wider))
+                kinds[-1].append(_less(full, share, "conv1", names[SCRATCH], wider))
+    found = [row for kind in kinds for row in _judged(kind, full.measures.primary)]
     if app in PAPER and (sooner := _sooner(gathered)):
         found.append(sooner)
     return found
+
+
+def _judged(asked: Sequence[_Asked], measure: str) -> list[Found]:
+    """Relations of one kind, as one family."""
+    adjusted = compare.holm([one.p for one in asked])
+    return [
+        Found(
+            one.paper,
+            one.difference,
+            float(p),
+            _verdict(one.expected, p < families.ALPHA, one.up, one.more, one.less),
+            measure,
+        )
+        for one, p in zip(asked, adjusted, strict=True)
+    ]
+
+
+def _between(full: Share, first: str, second: str, expected: str) -> _Asked:
+    """Two methods on all data."""
+    pair = full.family.pair(first, second, full.measures.primary)
+    better = full.measures.better(pair.difference.estimate, 0.0)
+    words = (
+        f"{first} is better than {second}"
+        if expected == BETTER
+        else f"{first} and {second} do not differ"
+    )
+    p = pair.p["bootstrap"]
+    return _Asked(words, pair.difference, p, expected, better, "better", "worse")
 
 
 def _verdict(expected: str, differs: bool, up: bool, more: str, less: str) -> str:
@@ -144,7 +182,7 @@ def _verdict(expected: str, differs: bool, up: bool, more: str, less: str) -> st
     return f"does not hold: {more if up else less}"
 
 
-def _less(full: Share, share: Share, first: str, second: str, wider: bool) -> Found:
+def _less(full: Share, share: Share, first: str, second: str, wider: bool) -> _Asked:
     """How the advantage of a method changes with less data, on the same draws of subjects."""
     place = full.measures.merits.index(full.measures.primary)
     means = {
@@ -161,12 +199,10 @@ def _less(full: Share, share: Share, first: str, second: str, wider: bool) -> Fo
         f"With {share.text} instead of {full.text}, the advantage of {first} over {second} is "
         f"{'larger' if wider else 'the same'}"
     )
-    expected = BETTER if wider else ALIKE
-    verdict = _verdict(expected, p < families.ALPHA, larger, "larger", "smaller")
-    return Found(words, change, p, verdict, full.measures.primary)
+    return _Asked(words, change, p, BETTER if wider else ALIKE, larger, "larger", "smaller")
 
 
-def _interfaces(full: Share, method: str) -> Found:
+def _interfaces(full: Share, method: str) -> _Asked:
     """Errors of the two interfaces by one method, on the same draws of subjects (Fig. 9)."""
     merits = "media_adventitia_error_um", "lumen_intima_error_um"
     mean = families.mean_of(full.measures.statistics[method])
@@ -179,8 +215,7 @@ def _interfaces(full: Share, method: str) -> Found:
     (gap,) = families.student(drawn[merits[0]].minus(drawn[merits[1]]))
     p = max(gap.p, families.least_p(full.measures.fewest))
     words = f"The media-adventitia error of {method} is larger than its lumen-intima error"
-    verdict = _verdict(BETTER, p < families.ALPHA, gap.estimate > 0, "larger", "smaller")
-    return Found(words, gap, p, verdict, full.measures.primary)
+    return _Asked(words, gap, p, BETTER, gap.estimate > 0, "larger", "smaller")
 
 
 def _sooner(gathered: Gathered) -> Found | None:

@@ -282,8 +282,9 @@ def _paper(app: str, gathered: Gathered) -> list[str]:
         "<h2>What the paper found</h2>",
         "<p class='note'>Relations that Tajbakhsh et al. 2016 report for this application, on "
         "other data and with other weights. Not shown: the paired test does not "
-        "tell the two apart; no contradiction: nor should it. p is adjusted by Holm's method over "
-        "all pairs where two methods are compared on all data.</p>",
+        "tell the two apart; no contradiction: nor should it. These questions were fixed before "
+        "the data, so p is adjusted by Holm's method over those of one kind alone (two methods, "
+        "two interfaces, less data), not over all pairs.</p>",
         f"<div class='words'>{report._table(head, rows)}</div>",
     ]
 
