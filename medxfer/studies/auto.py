@@ -36,6 +36,7 @@ from medxfer.steps import Inference
 
 AUTO = "auto"
 PATIENCE = 2
+FEW = 5  # validation subjects: with fewer Student's t is beyond 2.8 standard errors
 LEVEL = 0.95
 DRAWS = 1000
 
@@ -124,6 +125,13 @@ def search(
         Of the bootstrap.
     """
     chosen, best, steps, waited = "", None, [], 0
+    count = len(set(subjects))
+    if count < FEW:
+        logging.warning(
+            "With %d validation subjects a gain must be very large to exceed their noise: data "
+            "prepared with more of them (--validation_fraction) let --tune=auto see smaller ones.",
+            count,
+        )
     reason = "the first layer was reached"
     for depth in depths:
         found = probabilities(depth)
@@ -140,7 +148,10 @@ def search(
         else:
             waited += 1
         if waited >= patience:
-            reason = f"{waited} deeper settings in a row gained no more than the noise"
+            reason = (
+                f"{waited} deeper settings in a row gained no more than the noise of {count} "
+                "validation subjects"
+            )
             break
     if cautions := {step.gain.caution for step in steps if step.gain and step.gain.caution}:
         reason += f" ({'; '.join(sorted(cautions))})"

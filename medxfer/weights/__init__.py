@@ -4,6 +4,7 @@ Every public module is a file format with ``SUFFIXES`` and ``read(path)``.
 """
 
 import dataclasses
+import functools
 import pathlib
 
 import keras
@@ -78,11 +79,17 @@ def load(
         shown = f"a weights file (sha256 {sha256[:16]})"
     foreign = getattr(network, "FOREIGN_LAYERS", None)
     loaded, new = _assign.assign(model, groups, contents, about, head, foreign)
+    _say(about, sha256, tuple(loaded), tuple(new[:-1]))
+    return WeightReport(shown, sha256, loaded, new)
+
+
+@functools.cache
+def _say(about: str, sha256: str, loaded: tuple[str, ...], lacking: tuple[str, ...]) -> None:
+    """What was loaded, once: a search over depths begins many times from the same weights."""
     logging.info("Weights: %s, sha256 %s, loaded into %s.", about, sha256[:16], ", ".join(loaded))
-    if lacking := new[:-1]:
+    if lacking:
         logging.warning(
             "No weights for %s in %s: they begin at random and learn at the rate of new layers.",
             ", ".join(lacking),
             about,
         )
-    return WeightReport(shown, sha256, loaded, new)

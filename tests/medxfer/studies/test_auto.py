@@ -65,9 +65,20 @@ def test_deepens_while_it_helps(toy, qualities, depth, tried):
 
 
 def test_the_rule_is_stated_in_the_reason(toy):
-    assert "2 deeper settings" in search(toy, [2, 2, 2, 2, 2])[0].reason
+    ended = search(toy, [2, 2, 2, 2, 2])[0].reason
+    assert ended == (
+        "2 deeper settings in a row gained no more than the noise of 12 validation subjects"
+    )
     assert "first layer" in search(toy, [0, 1, 2, 3, 4])[0].reason
     assert search(toy, [2, 2, 2, 2, 9], patience=9)[0].depth == "conv4"
+
+
+def test_few_validation_subjects_are_said(toy, caplog):
+    labels, _, probabilities = toy
+    for count, said in ((4, True), (5, False)):
+        caplog.clear()
+        search((labels, [f"s{i % count}" for i in range(240)], probabilities), [2, 2, 2, 2, 2])
+        assert (f"With {count} validation subjects" in caplog.text) == said
 
 
 def test_the_noise_is_that_of_the_bootstrap_over_subjects(toy):
