@@ -28,6 +28,8 @@ An app is a module with
     those of the records, and ``classes``.
 ``collect(paths, results, settings, output)``
     Where there is one: writes what is one for all raw files, and says it in words.
+``LEARNT_BEFORE``
+    Where there is one: what learnt from all training subjects when the records were prepared.
 ``study_measures(methods)``
     Where results are of no kind that :mod:`medxfer.studies.measures` knows.
 """

@@ -21,6 +21,7 @@ UNIT = "candidate"
 INPUT = "video"
 MERITS = froc.Merits(rates=(0.01, 0.1, 1.0), area_to=1.0, mean_rates=(), unit="frame")
 PLACES = ("frame", "x", "y")
+LEARNT_BEFORE = "the detector of candidates, whose score is the handcrafted method,"
 
 
 def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:

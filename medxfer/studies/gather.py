@@ -236,7 +236,7 @@ def gather(
         depths,
         runs,
         passed_over,
-        [text for text in (*_cautions(plan, shares, less), caution) if text],
+        [text for text in (*_cautions(plan, app, shares, less), caution) if text],
         missing,
         dict(failed),
     )
@@ -248,7 +248,9 @@ def _compares(share: Share, runs: Sequence[Finished]) -> bool:
     return len(networks.intersection(share.results)) > 1
 
 
-def _cautions(plan: Plan, shares: Sequence[Share], less: Family | None) -> list[str]:
+def _cautions(
+    plan: Plan, app: ModuleType, shares: Sequence[Share], less: Family | None
+) -> list[str]:
     """What the numbers cannot show, each thing once."""
     found = [text for share in shares for text in share.family.cautions]
     if shares[0].text != plan.shares[0]:
@@ -270,6 +272,11 @@ def _cautions(plan: Plan, shares: Sequence[Share], less: Family | None) -> list[
                 f"with {share.text} of the training data methods have {min(networks.values())} "
                 f"({least}) to {max(networks.values())} seeds: means of fewer vary more"
             )
+    if len(shares) > 1 and (before := getattr(app, "LEARNT_BEFORE", "")):
+        found.append(
+            f"{before} learnt from all training subjects when the data were prepared: only the "
+            "networks had less"
+        )
     found += [text for share in shares for text in share.measures.cautions]
     shown = shares[0].measures.shown
     for family in (*(share.family for share in shares), *([less] if less else [])):

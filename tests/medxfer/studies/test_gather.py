@@ -182,6 +182,13 @@ def test_less_data_is_compared_with_all_of_it_for_one_method_at_a_time(made):
     assert any("handcrafted" in a for a, _ in names) == plans.counterpart_learns(plan.app)
 
 
+def test_what_learnt_before_less_data_were_taken_is_said(made):
+    _, plan, _, found = made
+    said = [text for text in found.cautions if "learnt from all training subjects" in text]
+    assert len(said) == (plan.app == "polyp")
+    assert not said or said[0].startswith("the detector of candidates")
+
+
 def test_relations_of_the_paper_are_looked_up(made):
     _, plan, app, found = made
     rows = relations.relations(plan.app, found)
