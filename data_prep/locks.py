@@ -19,6 +19,7 @@ import os
 import pathlib
 import platform
 import secrets
+import stat
 import sys
 import tempfile
 import threading
@@ -269,8 +270,10 @@ def _insist(
         except FileNotFoundError:
             pass  # the one before removed the folder just now
         except FileExistsError:  # or while it was made; or a file is in the way
-            if folder.exists() and not folder.is_dir():
-                raise
+            with contextlib.suppress(FileNotFoundError):
+                # One look: between two of them the folder may go.
+                if not stat.S_ISDIR(folder.stat().st_mode):
+                    raise
         time.sleep(_PAUSE)
     raise UserError(f"{folder} is in use by a process that cannot be told. {instead}")
 
