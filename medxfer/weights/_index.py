@@ -1,36 +1,54 @@
 """Finding a file on the package index that pip is set up to use (PEP 503)."""
 
 import ast
+import contextlib
 import html.parser
 import os
+import re
 import subprocess
 import sys
 import urllib.parse
 
 from medxfer.weights import _download
 
-_DEFAULT = "https://pypi.org/simple"
 _PAGE_BYTES = 2**24
 
 
 def addresses() -> list[str]:
-    """Addresses of pip's indexes: its environment variables, else its configuration, else PyPI."""
-    settings = {}
-    try:
-        command = [sys.executable, "-m", "pip", "config", "list"]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        for line in told.stdout.splitlines():
-            name, _, value = line.partition("=")
-            settings[name] = ast.literal_eval(value)
-    except (OSError, subprocess.SubprocessError, ValueError, SyntaxError):
-        pass  # no pip here: environment and default remain
+    """Addresses of pip's indexes: its environment variables, its configuration, its own default.
 
-    def setting(name: str, default: str) -> list[str]:
+    Without pip in this Python and without ``PIP_INDEX_URL`` there are none.
+    """
+    settings = {}
+    for line in _pip("config", "list").splitlines():
+        name, _, value = line.partition("=")
+        with contextlib.suppress(ValueError, SyntaxError):
+            settings[name] = ast.literal_eval(value)
+
+    def setting(name: str) -> list[str]:
         variable = "PIP_" + name.upper().replace("-", "_")
         places = [settings.get(f"{section}.{name}") for section in ("install", "global")]
-        return next(filter(None, [os.environ.get(variable), *places]), default).split()
+        return next(filter(None, [os.environ.get(variable), *places]), "").split()
 
-    return setting("index-url", _DEFAULT) + setting("extra-index-url", "")
+    return (setting("index-url") or _default()) + setting("extra-index-url")
+
+
+def _default() -> list[str]:
+    """The index that pip uses where nothing is configured, as its help states it."""
+    text = " ".join(_pip("download", "--help").split())
+    return re.findall(r"--index-url <url> [^()]*\(default (https?://[^\s)]+)\)", text)[:1]
+
+
+def _pip(*words: str) -> str:
+    """What pip prints; empty where there is none."""
+    command = [sys.executable, "-m", "pip", *words]
+    environment = os.environ | {"COLUMNS": "1000"}  # so that no address is broken over lines
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=20, check=True, env=environment
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def find(project: str, filename: str) -> str:
@@ -57,7 +75,9 @@ def find(project: str, filename: str) -> str:
             if urllib.parse.unquote(address).endswith(f"/{filename}"):
                 return address
         reasons.append(f"{host} has no {filename}")
-    raise _download.Unavailable("; ".join(reasons))
+    raise _download.Unavailable(
+        "; ".join(reasons) or "pip names no package index: set PIP_INDEX_URL"
+    )
 
 
 class _Links(html.parser.HTMLParser):

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import http.server
 import io
+import os
 import pathlib
 import pickle
 import re
@@ -209,3 +210,17 @@ def test_sources_are_of_networks_and_pinned():
                 re.fullmatch(r"(sha256:)?\w{64}|sha1:\w{40}|md5:\w{32}", pin) for pin in digests
             )
             assert set(getattr(source, "names", ())) <= set(groups)
+
+
+def test_without_settings_the_index_is_the_one_that_pip_itself_uses(monkeypatch):
+    pip_index = pytest.importorskip("pip._internal.models.index", reason="no pip here")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    assert _index.addresses() == [pip_index.PyPI.simple_url]
+
+
+def test_without_pip_and_settings_the_remedy_is_named(monkeypatch):
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(_download.Unavailable, match="set PIP_INDEX_URL"):
+        _index.find("project", "file.tar.gz")
