@@ -15,6 +15,7 @@ OPTIMIZERS = ("auto", "sgd", "adam")
 BATCH_NORMS = ("frozen", "affine", "stats_only", "train")
 HEAD_STARTS = ("random", "lp")
 BALANCES = ("none", "weights", "sampling")
+WEIGHTS_INPUTS = ("auto", "network", "torch", "caffe")
 NAMED_WEIGHTS = ("imagenet", "none")  # anything else is the path of a file
 
 
@@ -31,6 +32,7 @@ class Config:
     model: str = "alexnet"
     input_side: int = 0  # pixels; 0: the side that the network was made for
     weights: str = "imagenet"
+    weights_input: str = "auto"  # what images a file of weights was made for
     init: str = "gaussian"  # of layers without pre-trained weights
     data: str = ""  # folder of records; empty: the app's phantom
     seed: int = 0
@@ -89,6 +91,8 @@ class Config:
         need(self.sp_beta >= 0, "sp_beta", "at least 0")
         need(0 <= self.dropout < 1, "dropout", "at least 0 and below 1")
         need(self.balance in BALANCES, "balance", f"one of {', '.join(BALANCES)}")
+        inputs = WEIGHTS_INPUTS
+        need(self.weights_input in inputs, "weights_input", f"one of {', '.join(inputs)}")
         need(self.init in INITS, "init", f"one of {', '.join(INITS)}")
         known = ", ".join(DISTRIBUTIONS)
         need(self.distribute in DISTRIBUTIONS, "distribute", f"one of {known}")

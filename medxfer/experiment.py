@@ -75,7 +75,7 @@ def build(config: Config, classes: int, source: str | None = None) -> Built:
     filled = None
     if source is None:
         wanted = "none" if config.tune == "scratch" else config.weights
-        filled = weights.load(model, config.model, wanted)
+        filled = weights.load(model, config.model, wanted, inputs=config.weights_input)
     else:
         try:
             model.load_weights(source)

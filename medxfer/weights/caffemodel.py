@@ -53,7 +53,7 @@ def _read(path: pathlib.Path) -> Contents:
             layers[name] = (kernel, *(blob.reshape(-1) for blob in blobs[1:]))
     if not layers:
         raise _protobuf.WireError("it holds no layer with weights")
-    return Contents(layers, channels_first=True)
+    return Contents(layers, channels_first=True, inputs="caffe")
 
 
 def _blob(value: _protobuf.Value) -> np.ndarray:

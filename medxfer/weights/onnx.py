@@ -66,7 +66,9 @@ def _read(path: pathlib.Path) -> Contents:
         layers[re.sub(r"(\.weight|_w_0|_w)$", "", inputs[1])] = (kernel, *rest)
     if not layers:
         raise _protobuf.WireError("it holds no Conv or Gemm node")
-    return Contents(layers, channels_first=True)
+    maker = _protobuf.text(model, 2).lower()  # ModelProto.producer_name
+    inputs = next((name for name in ("caffe", "torch") if name in maker), "unknown")
+    return Contents(layers, channels_first=True, inputs=inputs)
 
 
 def _names(node: _protobuf.Message, field: int) -> list[str]:

@@ -1,7 +1,8 @@
 """PyTorch's ``.pth``: a state dict saved by ``torch.save``, in today's zip or the older format.
 
-PyTorch is not needed. The pickle in the file is read with a restricted unpickler; whole pickled
-modules, which are code, are refused.
+Checkpoints of a training, such as Lightning's ``.ckpt``, hold one among other things, of which
+nothing is rebuilt. PyTorch is not needed: the pickle in the file is read with a restricted
+unpickler. Whole pickled modules, which are code, are refused.
 """
 
 import dataclasses
@@ -15,9 +16,9 @@ import numpy as np
 
 from data_prep.errors import UserError
 from medxfer.weights import _pickle
-from medxfer.weights._contents import DAMAGED, Contents
+from medxfer.weights._contents import DAMAGED, Contents, from_torch, torch_variable
 
-SUFFIXES = (".pth", ".pt")
+SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin")
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
@@ -31,8 +32,8 @@ _STORAGES = {
     "torch.IntStorage": np.dtype("<i4"),
 }
 
-# Variables of a layer in the order of ``keras.layers.Layer.weights``.
-_VARIABLES = ("weight", "bias", "running_mean", "running_var")
+# Where training checkpoints keep the state dict of the network, the first one found counts.
+_PLACES = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
 
 
 class _StateDict(dict):
@@ -101,9 +102,7 @@ _ALLOWED = {
 
 
 def read(path: pathlib.Path) -> Contents:
-    """Kernels and biases of a state dict, in its order.
-
-    A checkpoint that keeps the state dict under ``state_dict`` or ``model`` will do.
+    """Kernels and biases of a state dict, or of that of a training checkpoint, in its order.
 
     Raises
     ------
@@ -111,16 +110,15 @@ def read(path: pathlib.Path) -> Contents:
         If the file is not a state dict, is damaged, or asks for more than tensors.
     """
     try:
-        layers = (_read_zip if zipfile.is_zipfile(path) else _read_legacy)(path)
+        return from_torch((_read_zip if zipfile.is_zipfile(path) else _read_legacy)(path))
     except DAMAGED as error:
         raise UserError(
             f"{path} cannot be read as a PyTorch state dict: {error}. "
             "Save it with torch.save(model.state_dict(), ...)."
         ) from error
-    return Contents(layers, channels_first=True)
 
 
-def _read_zip(path: pathlib.Path) -> dict[str, tuple[np.ndarray, ...]]:
+def _read_zip(path: pathlib.Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
@@ -137,11 +135,11 @@ def _read_zip(path: pathlib.Path) -> dict[str, tuple[np.ndarray, ...]]:
 
         if f"{folder}byteorder" in archive.NameToInfo and member("byteorder") != b"little":
             raise _pickle.Refused("its numbers are not little-endian")
-        state = _pickle.load(io.BytesIO(member("data.pkl")), _ALLOWED, _storage)
-        return _layers(state, lambda storage: storage.values(member(f"data/{storage.key}")))
+        state = _pickle.load(io.BytesIO(member("data.pkl")), _ALLOWED, _storage, inert=True)
+        return _arrays(state, lambda storage: storage.values(member(f"data/{storage.key}")))
 
 
-def _read_legacy(path: pathlib.Path) -> dict[str, tuple[np.ndarray, ...]]:
+def _read_legacy(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Five pickles (magic number, version, system, state, storage keys), then the storages."""
     storages: dict[str, _Storage] = {}
 
@@ -153,7 +151,7 @@ def _read_legacy(path: pathlib.Path) -> dict[str, tuple[np.ndarray, ...]]:
     if [_pickle.load(file, {}) for _ in range(2)] != [_LEGACY_MAGIC, _LEGACY_VERSION]:
         raise _pickle.Refused("it does not begin as torch.save begins")
     _pickle.load(file, {})
-    state = _pickle.load(file, _ALLOWED, storage)
+    state = _pickle.load(file, _ALLOWED, storage, inert=True)
     values = {}
     for key in _pickle.load(file, {}):
         if key not in storages:
@@ -161,31 +159,40 @@ def _read_legacy(path: pathlib.Path) -> dict[str, tuple[np.ndarray, ...]]:
         file.seek(8, io.SEEK_CUR)  # the number of values, which the pickle has given
         size = storages[key].size * storages[key].dtype.itemsize
         values[key] = storages[key].values(file.read(size))
-    return _layers(state, lambda storage: values[storage.key])
+    return _arrays(state, lambda storage: values[storage.key])
 
 
-def _layers(
-    state: object, values: Callable[[_Storage], np.ndarray]
-) -> dict[str, tuple[np.ndarray, ...]]:
-    """Arrays of each layer of a state dict, in Keras' layout."""
-    if isinstance(state, dict):
-        state = next((state[k] for k in ("state_dict", "model") if k in state), state)
+def _arrays(state: object, values: Callable[[_Storage], np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of the weights in a state dict, under their names and in their order."""
+    arrays = {}
+    for key, tensor in _state_dict(state).items():
+        if torch_variable(str(key)) is None:
+            continue
+        if name := _pickle.outside(tensor):
+            raise _pickle.Refused(f"{key} asks for {name}, which is not data")
+        if isinstance(tensor, _Tensor):
+            arrays[str(key)] = tensor.array(values(tensor.storage))
+    return arrays
+
+
+def _state_dict(state: object) -> dict:
+    """The state dict itself, or the only one in a checkpoint."""
+    if name := _pickle.outside(state):
+        raise _pickle.Refused(f"it asks for {name}, which is not data")
     if not isinstance(state, dict):
         raise _pickle.Refused("it holds no table of tensors")
-    layers: dict[str, dict[str, np.ndarray]] = {}
-    for key, tensor in state.items():
-        layer, _, variable = str(key).removeprefix("module.").rpartition(".")
-        if not isinstance(tensor, _Tensor) or variable not in _VARIABLES:
-            continue
-        array = tensor.array(values(tensor.storage))
-        if array.ndim == 4:
-            array = array.transpose(2, 3, 1, 0)
-        elif array.ndim == 2:
-            array = array.T
-        layers.setdefault(layer, {})[variable] = array
-    if not layers:
-        raise _pickle.Refused("it holds no weights")
-    return {
-        layer: tuple(arrays[variable] for variable in _VARIABLES if variable in arrays)
-        for layer, arrays in layers.items()
-    }
+
+    def has_weights(value: object) -> bool:
+        return isinstance(value, dict) and any(map(torch_variable, map(str, value)))
+
+    if has_weights(state):
+        return state
+    found = {str(key): value for key, value in state.items() if has_weights(value)}
+    place = next((place for place in _PLACES if place in found), None)
+    if place is None and len(found) == 1:
+        (place,) = found
+    if place is None:
+        entries = ", ".join(map(str, found or state)) or "nothing"
+        kind = "several state dicts" if found else "no state dict"
+        raise _pickle.Refused(f"it holds {kind} among its entries ({entries})")
+    return found[place]

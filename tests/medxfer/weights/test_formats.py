@@ -1,6 +1,7 @@
 """Every format: written by another hand, read, and the network's output compared with NumPy's."""
 
 import os
+import pathlib
 import pickle
 import zipfile
 
@@ -29,6 +30,30 @@ def torch_wrapped(path, layers):
     writers.torch_zip(path, {"epoch": 3, "state_dict": state, "lr": 0.1}, storages)
 
 
+class Settings:
+    """Of a user's own, as training checkpoints hold them; not on any list of the reader."""
+
+    def __init__(self):
+        self.rates = [0.1]
+
+
+def lightning(path, layers):
+    """A checkpoint of a training: settings, an optimizer's state, and the network among them."""
+    state, storages = writers.state_dict({f"model.{k}": v for k, v in layers.items()})
+    moments, more = writers.state_dict({"exp_avg": next(iter(layers.values()))})
+    for number, storage in enumerate(more):
+        storage.key = f"moment{number}"
+    content = {
+        "epoch": 3,
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": state,
+        "optimizer_states": [{"state": {0: dict(moments)}, "param_groups": [{"lr": 0.1}]}],
+        "hyper_parameters": {"settings": Settings(), "root": pathlib.PurePosixPath("/data")},
+        "callbacks": {"best": np.float64(0.5), "seen": {1, 2}, "dtype": np.dtype("f4")},
+    }
+    writers.torch_zip(path, content, storages + more)
+
+
 def keras_writer(path, layers):
     """Saved by Keras from a network that is known to be right."""
     model = tiny.build()
@@ -55,6 +80,11 @@ WRITERS = {
     "zip.pth": lambda p, layers: writers.torch_zip(p, *writers.state_dict(torch_layers(layers))),
     "old.pth": lambda p, layers: writers.torch_legacy(p, *writers.state_dict(torch_layers(layers))),
     "wrapped.pt": lambda p, layers: torch_wrapped(p, torch_layers(layers)),
+    "torch.safetensors": lambda p, layers: writers.safetensors(p, torch_layers(layers)),
+    "named.safetensors": lambda p, layers: writers.safetensors(
+        p, layers, metadata={"format": "pt"}
+    ),
+    "lightning.ckpt": lambda p, layers: lightning(p, torch_layers(layers)),
     "new.caffemodel": writers.caffemodel,
     "v1.caffemodel": writers.caffemodel_v1,
     "raw.onnx": lambda p, layers: writers.onnx_model(p, torch_layers(layers)),
@@ -160,7 +190,7 @@ def test_pickled_code_is_refused_and_does_not_run(kind, tmp_path):
         (b"\x80\x02K\x01Q.", "is no storage"),
         (b"\x80\x02]", "damaged"),
         (pickle.dumps([1, 2]), "no table of tensors"),
-        (pickle.dumps({"epoch": 1}), "no weights"),
+        (pickle.dumps({"epoch": 1}), "no state dict among its entries"),
     ],
 )
 def test_pickles_that_are_no_state_dict(pickled, message, tmp_path):
@@ -240,8 +270,84 @@ def test_damaged_files_give_one_line(name, model, tmp_path):
 def test_unknown_and_absent_files(tmp_path):
     (tmp_path / "weights.txt").write_text("")
     with pytest.raises(
-        UserError, match=r"Known types: .caffemodel, .h5, .hdf5, .keras, .npz, .onnx"
+        UserError, match=r"Known types: .bin, .caffemodel, .ckpt, .h5, .hdf5, .keras, .npz, .onnx"
     ):
         _formats.read(tmp_path / "weights.txt")
     with pytest.raises(UserError, match="there is no file"):
         _formats.read(tmp_path / "absent.pth")
+
+
+@pytest.mark.parametrize(
+    "entry", ["state_dict", "model_state_dict", "model", "net", "module_of_mine", None]
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "backbone."])
+def test_state_dicts_of_training_checkpoints(entry, prefix, model, tmp_path):
+    layers = tiny.parameters()
+    state, storages = writers.state_dict({prefix + k: v for k, v in torch_layers(layers).items()})
+    content = state if entry is None else {"epoch": 1, "settings": Settings(), entry: state}
+    writers.torch_zip(tmp_path / "a.pt", content, storages)
+    assert load(tmp_path / "a.pt", model) == (tiny.NAMES, ())
+    np.testing.assert_array_equal(model.get_layer("fc7").get_weights()[0], layers["fc7"][0].T)
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (lambda state: {"student": state, "teacher": state}, r"several state dicts.*student, teac"),
+        (lambda state: {"epoch": 3, "lr": 0.1}, r"no state dict among its entries \(epoch, lr\)"),
+        (lambda state: Settings(), r"it asks for .*Settings, which is not data"),
+        (
+            lambda state: {"fc.weight": Settings()},
+            r"fc.weight asks for .*Settings, which is not data",
+        ),
+        (lambda state: [state], "no table of tensors"),
+    ],
+)
+def test_checkpoints_that_do_not_say_which_network(content, said, tmp_path):
+    state, storages = writers.state_dict(tiny.parameters())
+    writers.torch_zip(tmp_path / "a.ckpt", content(state), storages)
+    with pytest.raises(UserError, match=said):
+        _formats.read(tmp_path / "a.ckpt")
+
+
+def test_nothing_of_a_checkpoint_is_imported_or_called(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/run",)
+
+    state, storages = writers.state_dict(tiny.parameters())
+    writers.torch_zip(tmp_path / "a.ckpt", {"state_dict": state, "evil": Evil()}, storages)
+    assert len(_formats.read(tmp_path / "a.ckpt").layers) == len(tiny.NAMES)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("F16", 1e-3), ("BF16", 1e-2), ("F64", 0)])
+def test_safetensors_of_other_precision(dtype, tolerance, tmp_path):
+    layers = tiny.parameters()
+    writers.safetensors(tmp_path / "a.safetensors", layers, dtype)
+    kernel, bias = _formats.read(tmp_path / "a.safetensors").layers["fc7"]
+    np.testing.assert_allclose(kernel, layers["fc7"][0].T, rtol=tolerance)
+    np.testing.assert_allclose(bias, layers["fc7"][1], rtol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        ({"kind": "F8_E4M3"}, "F8_E4M3, which is not read"),
+        ({"shape": [3, 1]}, "not the size that its shape says"),
+        ({"data_offsets": [0, 2**40]}, "not the size that its shape says"),
+        ({"data_offsets": [-4, 0]}, "not the size that its shape says"),
+        ({"metadata": {"format": "tf"}}, "laid out for tf, not for PyTorch"),
+    ],
+)
+def test_safetensors_that_are_not_usable(changed, said, tmp_path):
+    writers.safetensors(tmp_path / "a.safetensors", tiny.parameters(), **changed)
+    with pytest.raises(UserError, match=said):
+        _formats.read(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 8, b"\xff" * 40, b"\2" + b"\0" * 7 + b"{", b"[]"])
+def test_damaged_safetensors(content, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="not a usable .safetensors file"):
+        _formats.read(tmp_path / "a.safetensors")

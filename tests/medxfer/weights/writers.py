@@ -5,6 +5,7 @@ Parameters are given as PyTorch and Caffe have them: {layer: (kernel, bias)} wit
 """
 
 import io
+import json
 import pickle
 import struct
 import sys
@@ -220,3 +221,23 @@ def onnx_model(path, layers, raw=True, transposed=True, before_dense="Flatten"):
     # The order of initialisers is not that of the graph.
     graph = helper.make_graph(nodes, "net", [], [], initializer=tensors[::-1])
     path.write_bytes(helper.make_model(graph).SerializeToString())
+
+
+# --- safetensors: header and values, as the format's README has them.
+
+
+def safetensors(path, layers, dtype="F32", metadata=None, kind=None, **changed):
+    kinds = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "BF16": "<f4"}
+    header, data = ({"__metadata__": metadata} if metadata else {}), b""
+    for layer, arrays in layers.items():
+        for variable, array in zip(("weight", "bias"), arrays, strict=True):
+            values = np.ascontiguousarray(array, kinds[dtype])
+            if dtype == "BF16":
+                values = (values.view("<u4") >> 16).astype("<u2")
+            place = [len(data), len(data) + values.nbytes]
+            about = {"dtype": kind or dtype, "shape": list(array.shape), "data_offsets": place}
+            header[f"{layer}.{variable}"] = about | changed
+            data += values.tobytes()
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
