@@ -17,6 +17,11 @@ LAYER_GROUPS = {
     name: (name,) for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 }
 
+# torchvision's names of the layers with weights, in order.
+TORCH_LAYERS = tuple(f"features.{k}" for k in (0, 3, 6, 8, 10)) + tuple(
+    f"classifier.{k}" for k in (1, 4, 6)
+)
+
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 

@@ -20,6 +20,26 @@ LAYER_GROUPS = {
 # What weight files of keras.applications hold beyond these layers.
 FOREIGN_LAYERS = ("predictions",)
 
+# torchvision's names of the layers with weights, in order.
+TORCH_LAYERS = (
+    "features.conv0",
+    "features.norm0",
+    *(
+        f"features.{name}"
+        for block, depth in enumerate((6, 12, 24, 16), 1)
+        for name in (
+            *(
+                f"denseblock{block}.denselayer{layer + 1}.{part}"
+                for layer in range(depth)
+                for part in ("norm1", "conv1", "norm2", "conv2")
+            ),
+            *(f"transition{block}.{part}" for part in ("norm", "conv") if block < 4),
+        )
+    ),
+    "features.norm5",
+    "classifier",
+)
+
 preprocess = _applications.torch_input
 
 

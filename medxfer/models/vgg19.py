@@ -17,6 +17,11 @@ LAYER_GROUPS = {
 # What weight files of keras.applications and torchvision hold beyond these layers.
 FOREIGN_LAYERS = ("fc1", "fc2", "predictions", "classifier.0", "classifier.3", "classifier.6")
 
+# torchvision's names of the convolutions, in order.
+TORCH_LAYERS = tuple(
+    f"features.{k}" for k in (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
+)
+
 preprocess = _applications.caffe_input
 
 

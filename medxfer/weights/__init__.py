@@ -82,7 +82,8 @@ def load(
         contents = _inputs.adapt(contents, network.preprocess, model_name, about, inputs)
         shown = f"a weights file (sha256 {sha256[:16]})"
     foreign = getattr(network, "FOREIGN_LAYERS", None)
-    loaded, new = _assign.assign(model, groups, contents, about, head, foreign)
+    torch = getattr(network, "TORCH_LAYERS", ())
+    loaded, new = _assign.assign(model, groups, contents, about, head, foreign, torch)
     _say(about, sha256, tuple(loaded), tuple(new[:-1]))
     return WeightReport(shown, sha256, loaded, new)
 

@@ -26,10 +26,12 @@ def assign(
     origin: str,
     head: bool = False,
     foreign: Collection[str] | None = None,
+    torch: Sequence[str] = (),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Load what fits; the model is unchanged if anything does not.
 
-    Layers are matched by name, or by position if the file has names of its own. The last groups may
+    Layers are matched by name, or by PyTorch's names, or by position if the file has names of its
+    own and is in order. The last groups may
     be missing from the file, but every group must be there whole or not at all, and every layer of
     the file must be one of the network.
 
@@ -49,6 +51,8 @@ def assign(
         Of networks whose files are known to be whole: layers of the file that the network has not,
         such as another head, also with a number behind an underscore. No group but the head may
         then be missing.
+    torch
+        Names in PyTorch of the network's layers with weights, in order, as far as they are known.
 
     Returns
     -------
@@ -62,7 +66,7 @@ def assign(
         hold.
     """
     layers = {layer.name: layer for group in groups.values() for layer in group if layer.weights}
-    found = _match(list(layers), contents)
+    found = _match(list(layers), contents, torch)
     used = {source for source, _ in found.values()}
     extra = [
         name
@@ -107,11 +111,27 @@ def assign(
     return tuple(loaded), tuple(new)
 
 
-def _match(names: Sequence[str], contents: Contents) -> dict[str, tuple[str, Arrays]]:
+def _match(
+    names: Sequence[str], contents: Contents, torch: Sequence[str] = ()
+) -> dict[str, tuple[str, Arrays]]:
     """Layer of the network -> name and arrays in the file."""
-    if contents.ordered and not set(names) & set(contents.layers):
-        return dict(zip(names, contents.layers.items(), strict=False))
-    return {name: (name, contents.layers[name]) for name in names if name in contents.layers}
+    sources = dict(zip(names, names, strict=True))
+    if not set(names) & set(contents.layers):
+        if contents.ordered:
+            return dict(zip(names, contents.layers.items(), strict=False))
+        # It may be a part of another network ("backbone."), or its convolutions be saved alone.
+        alone = [name.removeprefix("features.") for name in torch if name.startswith("features.")]
+        for known in filter(None, (torch, alone)):
+            prefixes = [n.removesuffix(known[0]) for n in contents.layers if n.endswith(known[0])]
+            if prefixes:
+                named = zip(names, known, strict=False)
+                sources = {ours: prefixes[0] + theirs for ours, theirs in named}
+                break
+    return {
+        ours: (theirs, contents.layers[theirs])
+        for ours, theirs in sources.items()
+        if theirs in contents.layers
+    }
 
 
 def _fit(model: keras.Model, layer: keras.Layer, arrays: Arrays, contents: Contents) -> Arrays:

@@ -65,8 +65,10 @@ def torch_variable(key: str) -> tuple[str, str] | None:
     return (layer, variable) if variable in _TORCH_VARIABLES else None
 
 
-def from_torch(arrays: Mapping[str, np.ndarray]) -> Contents:
-    """Contents of a state dict: name in PyTorch -> array in PyTorch's layout, in its order.
+def from_torch(arrays: Mapping[str, np.ndarray], ordered: bool = True) -> Contents:
+    """Contents of a state dict: name in PyTorch -> array in PyTorch's layout.
+
+    ``ordered``: in the order of the network.
 
     Raises
     ------
@@ -83,11 +85,11 @@ def from_torch(arrays: Mapping[str, np.ndarray]) -> Contents:
             layers.setdefault(named[0], {})[named[1]] = array
     if not layers:
         raise ValueError("it holds no tensor called LAYER.weight, as those of PyTorch are")
-    ordered = {
+    whole = {
         layer: tuple(found[variable] for variable in _TORCH_VARIABLES if variable in found)
         for layer, found in layers.items()
     }
-    return Contents(ordered, channels_first=True, inputs="torch")
+    return Contents(whole, channels_first=True, ordered=ordered, inputs="torch")
 
 
 def digest(layers: Mapping[str, tuple[np.ndarray, ...]]) -> str:

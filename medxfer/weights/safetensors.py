@@ -20,7 +20,9 @@ _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"
 
 
 def read(path: pathlib.Path) -> Contents:
-    """Kernels and biases in the order of the file's values; the file is mapped, not read whole.
+    """Kernels and biases by name; the file is mapped, not read whole.
+
+    The format keeps tensors by type and name, not in the order of the network.
 
     Raises
     ------
@@ -28,7 +30,7 @@ def read(path: pathlib.Path) -> Contents:
         If the file is damaged, or written for another framework than PyTorch.
     """
     try:
-        return from_torch(_arrays(path))
+        return from_torch(_arrays(path), ordered=False)
     except DAMAGED as error:
         raise UserError(f"{path} is not a usable .safetensors file: {error}.") from error
 
@@ -44,7 +46,7 @@ def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     if made_for != "pt":
         raise ValueError(f"its tensors are laid out for {made_for}, not for PyTorch (pt)")
     arrays = {}
-    for name, about in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+    for name, about in header.items():
         (start, end), shape = about["data_offsets"], tuple(about["shape"])
         if about["dtype"] not in _DTYPES:
             raise ValueError(f"{name} is of type {about['dtype']}, which is not read")

@@ -102,7 +102,9 @@ def model():
 
 
 def load(path, model, head=True):
-    return _assign.assign(model, tiny.groups(model), _formats.read(path), str(path), head)
+    contents = _formats.read(path)
+    names = tuple(TORCH_NAMES.values())
+    return _assign.assign(model, tiny.groups(model), contents, str(path), head, torch=names)
 
 
 @pytest.mark.filterwarnings("ignore:.*HDF5 file.*")
@@ -351,3 +353,19 @@ def test_damaged_safetensors(content, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(content)
     with pytest.raises(UserError, match="not a usable .safetensors file"):
         _formats.read(tmp_path / "a.safetensors")
+
+
+def test_safetensors_keep_no_order_and_convolutions_may_be_alone(model, tmp_path):
+    layers = torch_layers(tiny.parameters())
+    shuffled = {f"backbone.{name}": layers[name] for name in sorted(layers)}
+    writers.safetensors(tmp_path / "whole.safetensors", shuffled)
+    assert load(tmp_path / "whole.safetensors", model) == (tiny.NAMES, ())
+    features = {name.removeprefix("features."): layers[name] for name in layers if "feat" in name}
+    writers.safetensors(tmp_path / "features.safetensors", features)
+    assert load(tmp_path / "features.safetensors", model, head=False) == (
+        ("conv1", "conv2"), ("fc6", "fc7"),
+    )  # fmt: skip
+    with pytest.raises(UserError, match="no layer of the network"):
+        _assign.assign(
+            model, tiny.groups(model), _formats.read(tmp_path / "whole.safetensors"), "a"
+        )

@@ -120,3 +120,12 @@ def test_features_of_torchvisions_vgg19(tmp_path):
     kernel = layers["features.0"][0].transpose(2, 3, 1, 0)[:, :, ::-1]
     expected = kernel / (255 * np.array([0.225, 0.224, 0.229]))[:, None]
     np.testing.assert_allclose(convolutions[0].get_weights()[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name, others", [("alexnet", 0), ("vgg19", 1), ("densenet121", 0)])
+def test_pytorchs_names_stand_for_all_layers(name, others):
+    """``others``: layers of this package's own head, which torchvision has not."""
+    network = plugins.load("medxfer.models", name)
+    model = network.build(2) if name == "alexnet" else network.build(2, side=32)
+    weighted = [layer for layer in model.layers if layer.weights]
+    assert len(set(network.TORCH_LAYERS)) == len(weighted) - others
