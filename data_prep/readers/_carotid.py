@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.errors import UserError
+from data_prep.readers import tables
 from data_prep.readers._images import Unusable
 from data_prep.readers._paths import inside
 from data_prep.runner import Study
@@ -189,11 +190,8 @@ def require(source: Source) -> None:
 
 def number(text: Any) -> float | None:
     """A positive number from text, decimal comma or point; None where there is none."""
-    try:
-        value = float(str(text).strip().replace(",", "."))
-    except ValueError:
-        return None
-    return value if np.isfinite(value) and value > 0 else None
+    value = tables.number(str(text).strip())
+    return value if value is not None and value > 0 else None
 
 
 def make_study(

@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from absl import logging
 
 from data_prep.errors import UserError
-from data_prep.readers import _pictures, _volumes, of_kind
+from data_prep.readers import _pictures, _volumes, of_kind, tables
 from data_prep.readers._images import Unusable
 from data_prep.readers._paths import composed, require_inside
 from data_prep.readers._pictures import Decoding
@@ -189,13 +190,21 @@ def find(
     if path.is_dir():
         require_inside(root, ".csv", ".tsv", ".npz")
     layout, detected = _detect(root, files, options)
+    sheets = tables.sheets(root, files)
     options = dataclasses.replace(options, classes=tuple(map(composed, options.classes)))
     detected = _composed(detected)
     classes, words = _classes(detected, options)
     multilabel = options.multilabel
     if multilabel is None:
         multilabel = detected.multilabel or any(len(e.labels) > 1 for e in detected.entries)
-    _check_labels(detected.entries, classes, words, multilabel)
+    try:
+        _check_labels(detected.entries, classes, words, multilabel)
+    except UserError as error:
+        if not sheets:
+            raise
+        raise UserError(f"{error}{_unread(sheets)}") from error
+    if sheets:
+        logging.warning("%s", _unread(sheets).strip())
     pattern = _pattern(options.subject_regex)
     indices = {word: index for index, word in enumerate(words)}
     pictures = [
@@ -272,7 +281,15 @@ def _detect(
             if detected.entries:
                 return name, detected
     looked = "; ".join(module.LAYOUT for module in kinds.values())
-    raise UserError(f"{root} holds no classified image. Looked for: {looked}.")
+    unread = _unread(tables.sheets(root, files))
+    raise UserError(f"{root} holds no classified image. Looked for: {looked}.{unread}")
+
+
+def _unread(sheets: Sequence[pathlib.Path]) -> str:
+    if not sheets:
+        return ""
+    names = ", ".join(path.name for path in sheets)
+    return f" Not read, because it is a spreadsheet: {names}. If it has labels, {tables.AS_CSV}."
 
 
 def _composed(detected: Detected) -> Detected:
@@ -302,13 +319,10 @@ def _classes(detected: Detected, options: Options) -> tuple[tuple[str, ...], tup
             return options.classes, tuple(map(str, range(len(options.classes))))
         return options.classes, options.classes
     found = tuple(sorted(words, key=int)) if numbers else tuple(sorted(words))
-    folded: dict[str, str] = {}
-    for name in found:
-        if folded.setdefault(name.casefold(), name) != name:
-            raise UserError(
-                f"The classes '{folded[name.casefold()]}' and '{name}' differ in capitals only: "
-                "write them alike."
-            )
+    places = {word: entry.where for entry in detected.entries for word in entry.labels}
+    tables.require_distinct(
+        "class", ((name, places.get(name, "an empty folder")) for name in found)
+    )
     return found, found
 
 

@@ -6,15 +6,14 @@ has ``video`` and, if wanted, ``subject`` and ``split`` (train, validation, test
 stand in the table of labels too. Columns may be parted by comma, semicolon or tab.
 """
 
-import csv
 import dataclasses
 import pathlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from data_prep.errors import UserError
-from data_prep.readers import _colonoscopy, _points
+from data_prep.readers import _colonoscopy, tables
 from data_prep.readers._colonoscopy import SPLITS, Item, Source
 
 LABEL_TABLES = ("frame_quality_labels.csv", "labels.csv")
@@ -22,8 +21,8 @@ VIDEO_TABLE = "videos.csv"
 SEQUENCE_TABLE = "sequences.csv"
 NO_LESION = "none"  # in place of a mask: the frame is known to show no lesion
 LABELS = {
-    **dict.fromkeys(("informative", "1", "true", "yes"), 1),
-    **dict.fromkeys(("uninformative", "noninformative", "notinformative", "0", "false", "no"), 0),
+    **dict.fromkeys(("informative", "1", "true"), 1),
+    **dict.fromkeys(("uninformative", "noninformative", "notinformative", "0", "false"), 0),
 }
 
 
@@ -40,51 +39,22 @@ class Entry:
     tables: tuple[pathlib.Path, ...]
 
 
-def rows(path: pathlib.Path, required: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a table, keys lower-cased.
-
-    Raises
-    ------
-    UserError
-        If it is unreadable, empty, or lacks a required column.
-    """
-    try:
-        table = _points.rows(path)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} is not a readable table: {error}.") from error
-    missing = [name for name in required if not table or name not in table[0]]
-    if missing:
-        raise UserError(f"{path} lacks rows or the columns {', '.join(missing)}: add them.")
-    return table
-
-
-def label(text: str, where: object) -> int | None:
-    """1 informative, 0 not, None for an empty field.
+def label(row: tables.Row) -> int | None:
+    """1 informative, 0 not, None for an empty field or where there is no column ``label``.
 
     Raises
     ------
     UserError
         For any other word.
     """
-    word = re.sub(r"[\W_]+", "", text.lower())
-    if not word:
+    text = row.get("label", "")
+    if not text:
         return None
-    if word not in LABELS:
-        raise UserError(f"{where} holds the label '{text}': use informative or uninformative.")
-    return LABELS[word]
-
-
-def natural_number(text: str, column: str, where: object) -> int:
-    """A whole number from 0.
-
-    Raises
-    ------
-    UserError
-        If the text is none.
-    """
-    if not re.fullmatch(r"\d+(\.0*)?", text):
-        raise UserError(f"{where} holds the {column} '{text}': use whole numbers from 0.")
-    return int(text.partition(".")[0])
+    word = tables.key(text, truth=True)
+    found = LABELS.get(word, LABELS.get(re.sub(r"(?<=[a-z])[ _-]+(?=[a-z])", "", word)))
+    if found is None:
+        raise row.error("label", "is no label", "use informative or uninformative")
+    return found
 
 
 def entries(folder: pathlib.Path) -> dict[str, Entry]:
@@ -97,27 +67,28 @@ def entries(folder: pathlib.Path) -> dict[str, Entry]:
     """
     labels: dict[str, dict[int, int]] = {}
     told: dict[str, dict[str, str]] = {"subject": {}, "split": {}}
-    tables: dict[str, set[pathlib.Path]] = defaultdict(set)
+    places: dict[str, set[pathlib.Path]] = defaultdict(set)
     for name in (*LABEL_TABLES, VIDEO_TABLE):
-        path = folder / name
-        if not path.is_file():
+        path = tables.find(folder, name)
+        if path is None:
             continue
         needed = ["video"] if name == VIDEO_TABLE else ["video", "frame_index", "label"]
-        for row in rows(path, needed):
-            video = row["video"]
-            tables[video].add(path)
+        for row in tables.read(path).require(*needed).rows:
+            video = _named(row, "video")
+            places[video].add(path)
             for column, values in told.items():
-                one_value(values, video, row.get(column, ""), column, path)
+                one_value(values, video, row, column)
             if name == VIDEO_TABLE:
                 continue
-            found = label(row["label"], path)
+            found = label(row)
             known = labels.setdefault(video, {})
             if found is not None:
-                index = natural_number(row["frame_index"], "frame_index", path)
+                index = row.count("frame_index")
                 if known.setdefault(index, found) != found:
                     raise UserError(
-                        f"{path} labels frame {index} of {video} in two ways: keep one."
+                        f"{row.where} labels frame {index} of {video} in two ways: keep one."
                     )
+    _require_distinct(told)
     return {
         video: Entry(
             labels.get(video),
@@ -125,31 +96,47 @@ def entries(folder: pathlib.Path) -> dict[str, Entry]:
             told["split"].get(video, ""),
             tuple(sorted(paths)),
         )
-        for video, paths in tables.items()
+        for video, paths in places.items()
     }
 
 
-def one_value(
-    values: dict[str, str], key: str, value: str, column: str, path: pathlib.Path
-) -> None:
-    """Note the value that a table gives for ``key``.
+def _named(row: tables.Row, column: str) -> str:
+    """The text of a cell that may not be empty."""
+    if text := row.given(column):
+        return text
+    raise UserError(f"{row.where} gives no {column}{_of(row)}: fill it in.")
+
+
+def _of(row: tables.Row) -> str:
+    return f" for {row['image']}" if row.get("image") else ""
+
+
+def _require_distinct(told: Mapping[str, Mapping[str, str]]) -> None:
+    tables.require_distinct(
+        "subject", ((subject, f"of {key}") for key, subject in told["subject"].items())
+    )
+
+
+def one_value(values: dict[str, str], key: str, row: tables.Row, column: str) -> None:
+    """Note the value that a row gives for ``key``.
 
     Raises
     ------
     UserError
         If it gave another one before, or the split is none.
     """
+    value = row.given(column)
     if not value:
         return
     if column == "split":
         value = {"val": "validation", "valid": "validation"}.get(value.lower(), value.lower())
         if value not in SPLITS:
-            raise UserError(f"{path} holds the split '{value}': use {', '.join(SPLITS)}.")
+            raise UserError(f"{row.where} holds the split '{value}': use {', '.join(SPLITS)}.")
     known = values.setdefault(key, value)
     if known != value:
         raise UserError(
-            f"{path} gives {key} the {column} {known} and the {column} {value}: a video belongs "
-            f"to one {column}."
+            f"{row.where} gives {key} the {column} {known} and the {column} {value}: a video "
+            f"belongs to one {column}."
         )
 
 
@@ -199,14 +186,16 @@ def sequences(folder: pathlib.Path) -> dict[str, tuple[str, str]]:
     UserError
         If it lacks the columns image and sequence, or contradicts itself.
     """
-    path = folder / SEQUENCE_TABLE
-    if not path.is_file():
+    path = tables.find(folder, SEQUENCE_TABLE)
+    if path is None:
         return {}
     case: dict[str, str] = {}
     subject: dict[str, str] = {}
-    for row in rows(path, ("image", "sequence")):
-        one_value(case, row["image"], row["sequence"], "sequence", path)
-        one_value(subject, row["sequence"], row.get("subject", ""), "subject", path)
+    for row in tables.read(path).require("image", "sequence").rows:
+        one_value(case, row["image"], row, "sequence")
+        one_value(subject, row["sequence"], row, "subject")
+    tables.require_distinct("sequence", ((name, image) for image, name in case.items()))
+    _require_distinct({"subject": subject})
     return {image: (name, subject.get(name, name)) for image, name in case.items()}
 
 
@@ -224,13 +213,17 @@ def listed(module: str, root: pathlib.Path, table: pathlib.Path, column: str) ->
     """
     told: dict[str, dict[str, str]] = {"subject": {}, "split": {}}
     items: dict[str, list[Item]] = defaultdict(list)
-    for row in rows(table, ("image", "mask", column)):
-        case = row[column]
-        if not case:
-            raise UserError(f"{table} gives no {column} for {row['image']}: fill it in.")
+    places: dict[tuple[str, str], str] = {}
+    for row in tables.read(table).require("image", "mask", column).rows:
+        case = _named(row, column)
+        known = places.setdefault((case, _named(row, "image")), row.where)
+        if known != row.where:
+            raise UserError(f"{row.where} names {row['image']}, as {known} does: keep one row.")
         for name, values in told.items():
-            one_value(values, case, row.get(name, ""), name, table)
-        items[case].append(_item(root, table, row, len(items[case])))
+            one_value(values, case, row, name)
+        items[case].append(_item(root, row, len(items[case])))
+    tables.require_distinct(column, ((case, f"{table}") for case in items))
+    _require_distinct(told)
     found = []
     for case, own in items.items():
         numbers = [item.index for item in own]
@@ -250,18 +243,16 @@ def listed(module: str, root: pathlib.Path, table: pathlib.Path, column: str) ->
     return found
 
 
-def _item(root: pathlib.Path, table: pathlib.Path, row: dict[str, str], place: int) -> Item:
-    mask, time_s = row["mask"], row.get("time_s", "")
-    try:
-        seconds = float(time_s.replace(",", ".")) if time_s else None
-    except ValueError as error:
-        raise UserError(f"{table} holds the time_s '{time_s}': use seconds.") from error
-    frame = row.get("frame", "")
+def _item(root: pathlib.Path, row: tables.Row, place: int) -> Item:
+    mask = row["mask"]
+    if mask == "None":  # what Python writes of a value that is missing
+        raise row.error("mask", "may stand for a missing value", f"write {NO_LESION}, or nothing")
+    is_negative = mask.lower() == NO_LESION
     return Item(
-        natural_number(frame, "frame", table) if frame else place,
+        row.count("frame") if row.get("frame") else place,
         root / row["image"],
-        root / mask if mask and mask.lower() != NO_LESION else None,
-        is_negative=mask.lower() == NO_LESION,
-        label=label(row.get("label", ""), table),
-        time_s=seconds,
+        root / row.given("mask") if mask and not is_negative else None,
+        is_negative=is_negative,
+        label=label(row),
+        time_s=row.measure("time_s") if row.get("time_s") else None,
     )

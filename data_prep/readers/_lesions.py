@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import scipy.ndimage
 
-from data_prep.readers import _grids, _points, _volumes
+from data_prep.readers import _grids, _volumes, tables
 from data_prep.readers._images import Unusable
 from data_prep.readers._volumes import Options, Source, Volume
 
@@ -121,7 +121,7 @@ class Index:
         self.images: collections.Counter[pathlib.Path] = collections.Counter()  # by their folder
         self._points: dict[pathlib.Path, str] = {}
         self._images: set[str] = set()
-        self._shared = root / POINTS if root / POINTS in files else None
+        self._shared = tables.find(root, POINTS)
         for path in files:
             if _volumes.volume_suffix(path) in VOLUME_SUFFIXES:
                 ending = ENDING.match(stem(path))
@@ -132,7 +132,7 @@ class Index:
                 else:
                     self._images.add(_plain(stem(path)))
                     self.images[path.parent] += 1
-            elif path.suffix.lower() == ".csv" and path != self._shared:
+            elif path.suffix.lower() in (".csv", *tables.SHEETS) and path != self._shared:
                 if ending := POINTS_ENDING.match(path.stem):
                     self._points[path] = _plain(ending[1])
                 elif path.parent.name.lower() == "points":
@@ -363,23 +363,30 @@ def regrid(
 def _read_points(path: pathlib.Path, names: list[str] | None, volume: Volume) -> Lesions | None:
     """Points of a list, all of it or the rows whose case has one of the names."""
     found: list[tuple[str, list[float]]] = []
-    named = False
+    known: dict[str, str] = {}
+    named = in_mm = False
+    needs = "columns x, y, z or x_mm, y_mm, z_mm with numbers"
     try:
-        rows = _points.rows(path)
-        in_mm = bool(rows) and "x_mm" in rows[0]
+        table = tables.read(path)
+        in_mm = "x_mm" in table.headings
         columns = ("x_mm", "y_mm", "z_mm") if in_mm else ("x", "y", "z")
-        for number, row in enumerate(rows):
-            if names is not None and row["case"].lower() not in names:
+        for row in table.require(
+            *columns, *(["case"] if names is not None else []), rows=False
+        ).rows:
+            if names is not None and row.given("case").lower() not in names:
                 continue
             named = True
-            place = [row[column] for column in columns]
-            if any(place):
-                values = [float(text.replace(",", ".")) for text in place]
-                found.append((row.get("lesion") or f"row {number}", values))
-    except (KeyError, ValueError) as error:
+            if any(row[column] for column in columns):
+                lesion = row.given("lesion") or f"row {row.number}"
+                if known.setdefault(tables.key(lesion), lesion) != lesion:
+                    problem = "names a lesion otherwise than another row"
+                    raise row.error("lesion", problem, "write its name alike")
+                found.append((lesion, [row.measure(column) for column in columns]))
+    except tables.TableError as error:
         raise Unusable(
-            "the list of points needs the columns x, y, z or x_mm, y_mm, z_mm with numbers"
+            f"{error.reason} (the list of points needs the {needs}"
             + ("" if names is None else ", and the column case")
+            + ")"
         ) from error
     if names is not None and not named:
         return None

@@ -1,11 +1,11 @@
 """Text files of interface points: two rows, two columns, or a table with headings."""
 
-import csv
 import pathlib
 import re
 
 import numpy as np
 
+from data_prep.readers import tables
 from data_prep.readers._images import Unusable
 
 INTERFACES = {
@@ -37,7 +37,10 @@ def read_text(path: pathlib.Path, layout: str = "auto") -> np.ndarray:
     Unusable
         If the content is not two rows or two columns of numbers, or is 2 x 2 with "auto".
     """
-    table = _numbers(path.read_text(encoding="utf-8-sig", errors="replace"))
+    try:
+        table = _numbers(tables.lines(path))
+    except tables.TableError as error:
+        raise Unusable(f"an interface file cannot be read: {error.reason}") from error
     height, width = table.shape
     if layout == "auto":
         if (height, width) == (2, 2):
@@ -70,45 +73,28 @@ def read_table(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """
     found: dict[str, list[tuple[float, float]]] = {"li": [], "ma": []}
     try:
-        for row in rows(path):
-            name = INTERFACES[row["interface"].lower()]
-            found[name].append(tuple(float(row[axis].replace(",", ".")) for axis in "xy"))
-    except (KeyError, ValueError, csv.Error) as error:
+        for row in tables.read(path).require("interface", "x", "y").rows:
+            name = INTERFACES.get(row["interface"].lower())
+            if name is None:
+                raise row.error("interface", "is no interface", "write lumen_intima")
+            found[name].append((row.measure("x"), row.measure("y")))
+    except tables.TableError as error:
         raise Unusable(
-            "the boundary table needs the columns interface, x, y; interface is lumen_intima or "
-            "media_adventitia, x and y are numbers"
+            f"{error.reason} (a boundary table needs the columns interface, x, y; interface is "
+            "lumen_intima or media_adventitia, x and y are numbers)"
         ) from error
     return tuple(np.array(found[name], dtype=np.float64).reshape(-1, 2) for name in ("li", "ma"))
 
 
-def rows(path: pathlib.Path) -> list[dict[str, str]]:
-    """Rows of a CSV with headings (lower-cased), parted by comma, semicolon or tab."""
-    return table(path)[1]
-
-
-def table(path: pathlib.Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Headings (lower-cased) and rows of a CSV, parted by comma, semicolon or tab."""
-    text = path.read_text(encoding="utf-8-sig")
-    heading = text.partition("\n")[0]
-    delimiter = max(",;\t", key=heading.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    found = [
-        {str(key).strip().lower(): (value or "").strip() for key, value in row.items() if key}
-        for row in reader
-    ]
-    return [str(name).strip().lower() for name in reader.fieldnames or ()], found
-
-
-def _numbers(text: str) -> np.ndarray:
+def _numbers(content: list[str]) -> np.ndarray:
+    text = "\n".join(content)
     # A comma is a decimal comma only where something else parts the numbers.
     if "." not in text and not re.search(r",\s", text) and re.search(r"\d[ \t;]+[-\d]", text):
         text = text.replace(",", ".")
-    lines = [re.split(r"[\s;,]+", line.strip(" \t;,\r")) for line in text.splitlines()]
-    lines = [line for line in lines if line != [""]]
-    try:
-        table = np.array(lines, dtype=np.float64)
-    except ValueError as error:
-        raise Unusable("an interface file holds something other than a table of numbers") from error
-    if table.ndim != 2:
+    lines = [re.split(r"[\s;,]+", line.strip(" \t;,")) for line in text.split("\n")]
+    table = [list(map(tables.number, line)) for line in lines if line != [""]]
+    if len(set(map(len, table))) > 1 or any(None in line for line in table):
+        raise Unusable("an interface file holds something other than a table of numbers")
+    if not table:
         raise Unusable("an interface file is empty")
-    return table
+    return np.array(table, dtype=np.float64)

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pydicom
 
-from data_prep.readers import _deflated, _images, _matlab, dicom_ultrasound
+from data_prep.readers import _deflated, _images, _matlab, dicom_ultrasound, tables
 from data_prep.readers._images import Unusable
 from data_prep.readers._paths import inside
 
@@ -84,7 +84,7 @@ def _beside(path: pathlib.Path) -> float | None:
         if scale.is_file():
             found = _matlab.read(scale)["scale"].item()
         elif factor.is_file():
-            found = float(factor.read_text().strip().replace(",", "."))
+            found = tables.number(tables.text(factor).strip()) or 0.0
         else:
             return None
     except (OSError, ValueError, LookupError) as error:

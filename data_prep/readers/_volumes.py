@@ -23,7 +23,7 @@ import numpy as np
 from absl import logging
 
 from data_prep.errors import UserError
-from data_prep.readers import _grids, _points, of_kind
+from data_prep.readers import _grids, of_kind, tables
 from data_prep.readers._grids import Grid
 from data_prep.readers._images import Unusable
 from data_prep.readers._paths import inside
@@ -321,16 +321,19 @@ def files(root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _with_subjects(sources: list[Source], root: pathlib.Path) -> list[Source]:
-    table = root / SUBJECTS
-    if not table.is_file() or not inside(table, root):
+    table = tables.find(root, SUBJECTS)
+    if table is None or not inside(table, root):
         return sources
-    try:
-        rows = _points.rows(table)
-        subjects = {row["case"]: row["subject"] for row in rows if row["case"]}
-    except Exception as error:  # undecodable text, missing columns
-        raise UserError(f"{table} needs the columns case and subject.") from error
-    if not all(subjects.values()):
-        raise UserError(f"{table} has a case without a subject.")
+    subjects: dict[str, str] = {}
+    for row in tables.read(table).require("case", "subject", rows=False).rows:
+        case, subject = row.given("case"), row.given("subject")
+        if not case or not subject:
+            raise UserError(f"{row.where} has a case without a subject, or none: fill it in.")
+        if subjects.setdefault(case, subject) != subject:
+            raise UserError(f"{row.where} gives {case} another subject than before: keep one.")
+    tables.require_distinct(
+        "subject", ((subject, f"{table}, case {case}") for case, subject in subjects.items())
+    )
     given = []
     for source in sources:
         found = [subjects[name] for name in table_names(source) if name in subjects]

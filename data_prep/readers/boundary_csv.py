@@ -6,11 +6,9 @@ relative to the folder and may not leave it. A boundary table has the columns ``
 (lumen_intima or media_adventitia), ``x`` and ``y`` in pixels, pixel centres counted from 0.
 """
 
-import csv
 import pathlib
 
-from data_prep.errors import UserError
-from data_prep.readers import _carotid, _points
+from data_prep.readers import _carotid, _points, tables
 from data_prep.readers._carotid import CarotidStudy, Options, Source
 from data_prep.readers._images import load_grey
 
@@ -30,17 +28,13 @@ def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
         If it is unreadable or lacks a column.
     """
     del options
-    manifest = root / MANIFEST
-    if not manifest.is_file():
+    manifest = tables.find(root, MANIFEST)
+    if manifest is None:
         return []
-    try:
-        table = _points.rows(manifest)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{manifest} is not a readable table: {error}.") from error
-    missing = [name for name in REQUIRED if table and name not in table[0]]
-    if missing:
-        raise UserError(f"{manifest} lacks the columns {', '.join(missing)}: add them.")
-    return [_source(root, manifest, row) for row in table]
+    table = tables.read(manifest).require(*REQUIRED)
+    found = [_source(root, row) for row in table.rows]
+    tables.require_distinct("subject", ((row["subject"], row.where) for row in table.rows))
+    return found
 
 
 def read(source: Source) -> CarotidStudy:
@@ -66,15 +60,16 @@ def read(source: Source) -> CarotidStudy:
     )
 
 
-def _source(root: pathlib.Path, manifest: pathlib.Path, row: dict[str, str]) -> Source:
-    files = {"manifest": manifest, "image": root / row["image"]}
+def _source(root: pathlib.Path, row: tables.Row) -> Source:
+    files = {"manifest": row.table.path, "image": root / row["image"]}
     files["boundaries"] = root / row["boundaries"]
-    problem = "" if row["subject"] else "no subject is given, so it cannot be kept in one split"
+    subject = row.given("subject")
+    problem = "" if subject else "no subject is given, so it cannot be kept in one split"
     return _carotid.source(
         __name__,
         root,
         row.get("case") or row["image"],
-        row["subject"],
+        subject,
         files,
         facts={name: row.get(name, "") for name in ("mm_per_pixel", "mm_per_pixel_x")},
         problem=problem,

@@ -8,7 +8,7 @@ mask is an unknown one; "none" says that the frame shows no lesion.
 import pathlib
 from collections.abc import Iterator
 
-from data_prep.readers import _colonoscopy_tables, _frames
+from data_prep.readers import _colonoscopy_tables, _frames, tables
 from data_prep.readers._colonoscopy import Frame, Options, Sampling, Source, Tally
 
 KIND = "colonoscopy"
@@ -26,8 +26,8 @@ def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
         See :func:`data_prep.readers._colonoscopy_tables.listed`.
     """
     del options
-    table = root / TABLE
-    return _colonoscopy_tables.listed(__name__, root, table, "case") if table.is_file() else []
+    table = tables.find(root, TABLE)
+    return _colonoscopy_tables.listed(__name__, root, table, "case") if table else []
 
 
 def frames(source: Source, sampling: Sampling, tally: Tally) -> Iterator[Frame]:

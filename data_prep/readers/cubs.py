@@ -10,7 +10,7 @@ import pathlib
 import re
 
 from data_prep.errors import UserError
-from data_prep.readers import _carotid, _points
+from data_prep.readers import _carotid, _points, tables
 from data_prep.readers._carotid import CarotidStudy, Options, Source
 from data_prep.readers._images import Unusable, load_grey
 
@@ -78,8 +78,10 @@ def read(source: Source) -> CarotidStudy:
 
 
 def _calibration(source: Source) -> float:
-    text = source.file("calibration").read_text(encoding="utf-8", errors="replace")
-    value = _carotid.number(text)
+    try:
+        value = _carotid.number(tables.text(source.file("calibration")))
+    except tables.TableError:
+        value = None
     if value is None:
         raise Unusable("the calibration file does not hold one positive number")
     return value

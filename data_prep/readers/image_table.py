@@ -6,12 +6,11 @@ train.csv, val.csv and test.csv, the name is the split. A path may be written in
 form than the file's name.
 """
 
-import csv
 import pathlib
 from collections.abc import Callable
 
 from data_prep.errors import UserError
-from data_prep.readers import _points, _volumes
+from data_prep.readers import _volumes, tables
 from data_prep.readers._classification import SPLITS, Detected, Entry, Options, split_of
 from data_prep.readers._paths import speller
 
@@ -35,14 +34,15 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> D
     """
     if unknown := [name for name in options.columns if name not in COLUMNS]:
         raise UserError(f"--columns: '{unknown[0]}' is none of {', '.join(COLUMNS)}.")
-    names = {column: options.columns.get(column, column).lower() for column in COLUMNS}
-    tables, lacking = {}, {}
+    names = {column: tables.heading(options.columns.get(column, column)) for column in COLUMNS}
+    read, lacking = {}, {}
     for path in files:
         if path.parent == root and path.suffix.lower() in SUFFIXES:
-            headings, tables[path] = _table(path)
-            lacking[path] = [column for column in NEEDED if names[column] not in headings]
-            if not lacking[path] and not tables[path]:
-                raise UserError(f"{path} has headings but no row: fill it in, or take it away.")
+            read[path] = _table(path)
+            found = read[path].headings
+            lacking[path] = [column for column in NEEDED if names[column] not in found]
+            if not lacking[path]:
+                read[path].require()
     whole = [path for path, missing in lacking.items() if not missing]
     # A table that says nothing of images may lie beside others and beside class folders; one that
     # nearly does is meant.
@@ -55,50 +55,58 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> D
                 "take the table away."
             )
     if not whole:
+        sheets = tables.sheets(root, files)
+        if sheets and (options.layout != "auto" or options.columns or len(files) == 1):
+            raise UserError(f"{sheets[0]} is a spreadsheet, which is not read: {tables.AS_CSV}.")
         return None
+    for path in whole:
+        if absent := [
+            given
+            for name, given in options.columns.items()
+            if names[name] not in read[path].headings
+        ]:
+            raise UserError(f"{path} has no column '{absent[0]}', which --columns names.")
     entries: dict[str, Entry] = {}
     spelt = speller(root)
     for path in whole:
-        for number, row in enumerate(tables[path], 2):
-            entry = _entry(root, path, number, row, names, len(whole) > 1, spelt)
+        for row in read[path].rows:
+            entry = _entry(root, row, names, options.classes, len(whole) > 1, spelt)
             if known := entries.get(entry.name):
                 raise UserError(
                     f"{entry.where} names {entry.name}, as {known.where} does: keep one row."
                 )
             entries[entry.name] = entry
+    subjects = ((entry.subject, entry.where) for entry in entries.values() if entry.subject)
+    tables.require_distinct("subject", subjects)
     # Where an image may have several labels, an empty field is one with none.
     multilabel = any(len(entry.labels) > 1 for entry in entries.values())
     return Detected(list(entries.values()), multilabel=multilabel)
 
 
-def _table(path: pathlib.Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Headings and rows."""
-    if not path.is_file():  # a pipe would be waited for
-        raise UserError(f"{path} is no regular file: copy the table in.")
+def _table(path: pathlib.Path) -> tables.Table:
     try:
-        headings, rows = _points.table(path)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} is not a readable table: {error}.") from error
-    if not any(headings):
+        table = tables.read(path)
+    except tables.TableError as error:
+        raise UserError(f"{error} If it says nothing of the images, take it away.") from error
+    if not table.headings:
         raise UserError(f"{path} is empty: fill it in, or take it away.")
-    if len(headings) == 1 and "|" in headings[0]:
+    if table.separator == "|":
         raise UserError(
             f"{path} is parted by '|', which parts the labels of one image here: save it with "
             "commas, semicolons or tabs."
         )
-    return headings, rows
+    return table
 
 
 def _entry(
     root: pathlib.Path,
-    table: pathlib.Path,
-    number: int,
-    row: dict[str, str],
+    row: tables.Row,
     names: dict[str, str],
+    classes: tuple[str, ...],
     named_by_split: bool,
     spelt: Callable[[str], pathlib.Path],
 ) -> Entry:
-    where = f"{table}, row {number}"
+    where = row.where
     text = row[names["path"]].replace("\\", "/")
     if not text:
         raise UserError(f"{where}: no {names['path']}. Fill it in, or take the row out.")
@@ -109,10 +117,17 @@ def _entry(
             "its folder."
         )
     labels = tuple(dict.fromkeys(filter(None, map(str.strip, row[names["label"]].split("|")))))
+    for label in labels:
+        if label.lower() in tables.MISSING and label not in classes:
+            raise row.error(
+                names["label"],
+                "may stand for a missing value",
+                f"fill it in, or take the row out; if {label} is a class, name all in --classes",
+            )
     split = split_of(row.get(names["split"], ""), where)
     if named_by_split and not split:
-        split = SPLITS.get(table.stem.lower(), "")
-    subject = row.get(names["subject"], "")
+        split = SPLITS.get(row.table.path.stem.lower(), "")
+    subject = row.given(names["subject"])
     as_written = path == root / text
     name = (pathlib.PurePosixPath(text) if as_written else path.relative_to(root)).as_posix()
     return Entry(name, path, labels, where, subject, split)

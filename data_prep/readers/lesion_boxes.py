@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from data_prep.errors import UserError
-from data_prep.readers import _colonoscopy, _frames
+from data_prep.readers import _colonoscopy, _frames, tables
 from data_prep.readers._colonoscopy import Box, Frame, Item, Options, Sampling, Source, Tally
 from data_prep.readers._images import Unusable
 
@@ -81,20 +81,25 @@ def _box(left: float, top: float, right: float, bottom: float) -> Box:
 
 
 def _counted(path: pathlib.Path) -> list[tuple[float, ...]]:
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.split() for line in tables.lines(path) if line.strip()]
     if not lines or len(lines[0]) != 1 or int(lines[0][0]) != len(lines) - 1:
         raise ValueError("the count is not that of the lines")
-    corners = [tuple(float(number) for number in line[:4]) for line in lines[1:]]
-    if any(len(each) < 4 for each in corners):
-        raise ValueError("a line holds fewer than four numbers")
-    return corners
+    return [_four(line) for line in lines[1:]]
+
+
+def _four(texts: list[str]) -> tuple[float, ...]:
+    """The first four numbers, of whose decimals nothing but a point parts them."""
+    numbers = [None if "," in text else tables.number(text) for text in texts[:4]]
+    if len(numbers) < 4 or None in numbers:
+        raise ValueError("these are not four numbers")
+    return tuple(numbers)
 
 
 def _voc(path: pathlib.Path) -> list[tuple[float, ...]]:
     content = xml.etree.ElementTree.fromstring(path.read_bytes())
     # By tag, not by order: REAL-Colon lists xmin, xmax, ymin, ymax.
     return [
-        tuple(float(box.findtext(tag, "")) for tag in ("xmin", "ymin", "xmax", "ymax"))
+        _four([box.findtext(tag, "").strip() for tag in ("xmin", "ymin", "xmax", "ymax")])
         for box in content.iter("bndbox")
     ]
 
@@ -195,11 +200,10 @@ def _sun(root: pathlib.Path) -> list[Source]:
 def _sun_boxes(table: pathlib.Path) -> dict[str, list[Box]]:
     found: dict[str, list[Box]] = defaultdict(list)
     try:
-        for line in table.read_text(encoding="utf-8").splitlines():
+        for line in tables.lines(table):
             name, *boxes = line.split()[:1] + line.split()[1:] if line.strip() else ("",)
             for text in boxes:
-                left, top, right, bottom = (float(number) for number in text.split(",")[:4])
-                found[name].append(_box(left, top, right, bottom))
+                found[name].append(_box(*_four(text.split(","))))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{table} should hold lines 'image.jpg xmin,ymin,xmax,ymax,class'."

@@ -343,12 +343,12 @@ class TestTables:
     @pytest.mark.parametrize(
         ("row", "reason"),
         [
-            ("../secret.png,ill", r"row 3: \.\./secret\.png leads out of"),
-            ("/etc/passwd,ill", "row 3: /etc/passwd leads out of"),
-            ("images/../../secret.png,ill", "leads out of"),
-            ("images/ill/p00_i0.png,well", "row 3 names images/ill/p00_i0.png, as .*row 2 does"),
-            ("images/ill/p00_i1.png,", "row 3: no label, but an image has one"),
-            (",ill", "row 3: no path"),
+            ("../secret.png,ill,,", r"row 3: \.\./secret\.png leads out of"),
+            ("/etc/passwd,ill,,", "row 3: /etc/passwd leads out of"),
+            ("images/../../secret.png,ill,,", "leads out of"),
+            ("images/ill/p00_i0.png,well,,", "row 3 names images/ill/p00_i0.png, as .*row 2 does"),
+            ("images/ill/p00_i1.png,,,", "row 3: no label, but an image has one"),
+            (",ill,,", "row 3: no path"),
             ("images/ill/p00_i1.png,ill,x,dev2", "the split 'dev2' is none of"),
         ],
     )

@@ -48,8 +48,8 @@ def test_everything_a_table_may_say(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "heading", "reason"),
     [
-        (["i0.png,A"], "image,case", "lacks rows or the columns mask"),
-        ([], "image,mask,case", "lacks rows"),
+        (["i0.png,A"], "image,case", "lacks the columns mask"),
+        ([], "image,mask,case", "headings but no row"),
         (["i0.png,,"], "image,mask,case", "no case for i0.png"),
         (["i0.png,,A,P", "i1.png,,A,Q"], "image,mask,case,subject", "subject P and the subject Q"),
         (["i0.png,,A,train", "i1.png,,A,test"], "image,mask,case,split", "split train and"),

@@ -329,7 +329,7 @@ def test_points_as_voxels_or_millimetres(tmp_path):
         ("x,y,z\n1,2,7\n", "1 of 1 points lie outside the CT"),
         ("x,y\n1,2\n", "needs the columns"),
         ("x,y,z\n1,two,3\n", "needs the columns"),
-        ("x,y,z\n1,nan,3\n", "outside the CT"),
+        ("x,y,z\n1,nan,3\n", "row 2 of its table is no number"),
     ):
         table.write_text(content)
         with pytest.raises(Unusable, match=said):

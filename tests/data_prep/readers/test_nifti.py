@@ -185,7 +185,7 @@ def test_subjects_table(tmp_path):
     assert [source.subject for source in sources] == ["one", "one", "images/p2.nii.gz"]
     assert sources[0].parts == ("image", "subjects")
     (tmp_path / "subjects.csv").write_text("case\np2\n")
-    with pytest.raises(UserError, match="columns case and subject"):
+    with pytest.raises(UserError, match="lacks the columns subject"):
         _volumes.find(tmp_path)
     (tmp_path / "subjects.csv").write_text("case,subject\np2,\n")
     with pytest.raises(UserError, match="case without a subject"):
