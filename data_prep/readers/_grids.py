@@ -43,6 +43,8 @@ class Grid:
         Whether the file says where the patient is; else only the spacing is known.
     slope, intercept : float
         What turns stored numbers into values.
+    notes : tuple of str
+        What was corrected in the header.
     """
 
     shape: tuple[int, int, int]
@@ -51,6 +53,7 @@ class Grid:
     placed: bool = True
     slope: float = 1.0
     intercept: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager

@@ -279,7 +279,7 @@ def read_file(source: Source) -> Volume:
     grid = open_grid(path, source.root)
     spacing = _grids.check_affine(grid.affine)
     hu, low, high = _grids.hounsfield(grid)
-    notes = source.notes + _grids.check_levels(low, high)
+    notes = source.notes + grid.notes + _grids.check_levels(low, high)
     affine = grid.affine
     if not grid.placed:
         # What the file says of directions and origin is of no patient.

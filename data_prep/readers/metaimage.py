@@ -100,8 +100,17 @@ def _grid(path: pathlib.Path, root: pathlib.Path, header: dict[str, str], start:
     spacing = _numbers(header, ("ElementSpacing", "ElementSize"))
     if spacing is None:
         raise Unusable("the field ElementSpacing is missing")
+    if (spacing < 0).any():
+        raise Unusable("the field ElementSpacing is negative")
+    if header.get("DistanceUnits", "mm") not in ("mm", "?"):
+        raise Unusable("the field DistanceUnits names another unit than mm")
+    function = (f"ElementToIntensityFunction{name}" for name in ("Slope", "Offset"))
+    if [float(header.get(name, 1 - place)) for place, name in enumerate(function)] != [1, 0]:
+        raise Unusable("its levels are scaled (ElementToIntensityFunction): save it without that")
     axes = _numbers(header, ("TransformMatrix", "Rotation", "Orientation"))
     origin = _numbers(header, ("Offset", "Position", "Origin"))
+    if axes is not None and not np.allclose(np.linalg.norm(axes.reshape(3, 3), axis=1), 1, 0.01):
+        raise Unusable("the field TransformMatrix holds no directions of length 1")
     affine = np.eye(4)
     affine[:3, :3] = (np.eye(3) if axes is None else axes.reshape(3, 3).T) * spacing
     affine[:3, 3] = 0.0 if origin is None else origin

@@ -35,9 +35,18 @@ TYPES = {
     "uint16": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
     "int32": ("int", "signed int", "int32", "int32_t"),
     "uint32": ("uint", "unsigned int", "uint32", "uint32_t"),
+    "int64": (
+        *("longlong", "long long", "long long int", "signed long long", "signed long long int"),
+        *("int64", "int64_t"),
+    ),
+    "uint64": (
+        *("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
+    ),
     "float32": ("float",),
     "float64": ("double",),
 }
+AXES = ("domain", "space", "???", "none")  # kinds of an axis of space, or not said
+MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "???")
 
 
 detect = functools.partial(_lesions.sources, __name__, SUFFIXES)
@@ -94,11 +103,11 @@ def _grid(path: pathlib.Path, root: pathlib.Path, header: dict, start: int) -> G
     if not named:
         raise Unusable("its voxels are no numbers of a known type")
     dtype = np.dtype(named[0]).newbyteorder("<" if header.get("endian") != "big" else ">")
-    if dtype.itemsize > 1 and header.get("endian") not in ("big", "little"):
-        raise Unusable("the field 'endian' is missing")
     packing = PACKINGS.get(header["encoding"].lower())
     if packing is None:
         raise Unusable("its voxels are stored as text: save it with encoding raw or gzip")
+    if dtype.itemsize > 1 and header.get("endian") not in ("big", "little"):
+        raise Unusable("the field 'endian' is missing")
     if data := _beside(path, root, header):
         path, start = data, 0
     skip = int(header.get("byte skip", header.get("byteskip", 0)))
@@ -120,6 +129,10 @@ def _grid(path: pathlib.Path, root: pathlib.Path, header: dict, start: int) -> G
 
 
 def _affine(header: dict) -> tuple[np.ndarray, bool]:
+    for name in ("kinds", "space units", "units"):
+        known = AXES if name == "kinds" else MILLIMETRES
+        if not all(str(value).strip('"').lower() in known for value in header.get(name, ())):
+            raise Unusable(f"the field '{name}' names something other than three axes in mm")
     affine = np.eye(4)
     if "space directions" in header:
         flips = SPACES.get(str(header.get("space", "")).lower())

@@ -29,6 +29,18 @@ def write(path, values=None, lps=None, kind=nibabel.Nifti1Image, slope=None, cod
     return path
 
 
+def edit(path, sform, qform, fields):
+    """Set the codes, and fields or, where a place is given, one number of them."""
+    header = nibabel.load(path).header
+    header["sform_code"], header["qform_code"], header["vox_offset"] = sform, qform, 352
+    for name, (place, value) in fields.items():
+        if place is None:
+            header[name] = value
+        else:
+            header[name][place] = value
+    path.write_bytes(header.binaryblock + path.read_bytes()[348:])
+
+
 def read(root, options=None):
     (source,) = _volumes.find(root, options)
     return _volumes.read(source)
@@ -173,6 +185,64 @@ def test_headers_that_make_no_sense(tmp_path, place, content, said):
     path.write_bytes(whole)
     with pytest.raises(Unusable, match=said):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sform", "qform", "fields"),
+    [
+        (1, 1, {"pixdim": (0, 0)}),
+        (0, 1, {"pixdim": (0, 0)}),
+        (1, 1, {"pixdim": (1, -0.7)}),
+        (0, 1, {"pixdim": (3, -2.5)}),
+        (0, 0, {"pixdim": (2, -0.8)}),
+        (1, 0, {"pixdim": (1, 0)}),
+        (1, 1, {"scl_slope": (None, 0)}),
+        (1, 1, {"scl_slope": (None, np.nan)}),
+    ],
+)
+def test_header_fields_that_nibabel_corrects(tmp_path, caplog, sform, qform, fields):
+    """nifti1.h: pixdim[0] of 0 is 1; the voxel sizes are positive; a slope of 0 scales nothing."""
+    path = write(tmp_path / "a.nii", lps=affine(axes=rotation(0.2, 0.1, -0.3)))
+    edit(path, sform, qform, fields)
+    volume, peer = read(tmp_path), nibabel.load(path)
+    np.testing.assert_array_equal(volume.hu, np.asarray(peer.dataobj).transpose(2, 1, 0))
+    np.testing.assert_allclose(volume.spacing, SPACING, rtol=1e-5)
+    if sform or qform:
+        np.testing.assert_allclose(volume.affine, LPS @ peer.affine, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sform", "qform", "fields", "said"),
+    [
+        (0, 1, {"pixdim": (1, 0)}, "no voxel size"),
+        (0, 0, {"pixdim": (2, np.nan)}, "no voxel size"),
+        (0, 1, {"pixdim": (0, 3)}, "no directions"),
+        (0, 1, {"quatern_b": (None, 2)}, "no directions"),
+        (1, 0, {"pixdim": (1, 1)}, "its sform and its pixdim"),
+        (1, 1, {"quatern_d": (None, 0)}, "different directions"),
+        (1, 1, {"pixdim": (0, -1)}, "different directions"),
+        (1, 1, {"xyzt_units": (None, 4)}, "no unit of length"),
+        (1, 1, {"scl_slope": (None, 0), "scl_inter": (None, -1024)}, "scl_inter"),
+    ],
+)
+def test_header_fields_that_leave_a_choice(tmp_path, sform, qform, fields, said):
+    path = write(tmp_path / "a.nii")
+    edit(path, sform, qform, fields)
+    with pytest.raises(Unusable, match=said):
+        read(tmp_path)
+
+
+def test_two_forms_that_differ_are_named(tmp_path):
+    path = write(tmp_path / "a.nii")
+    for field, said in (("qoffset_x", "differ"), ("quatern_b", "makes no sense")):
+        header = nibabel.load(path).header
+        header[field] += 4
+        (tmp_path / field).mkdir()
+        other = tmp_path / field / "a.nii"
+        other.write_bytes(header.binaryblock + path.read_bytes()[348:])
+        volume = read(tmp_path / field)
+        np.testing.assert_allclose(volume.affine, affine(), atol=1e-4)
+        assert said in volume.notes[0]
 
 
 def test_subjects_table(tmp_path):

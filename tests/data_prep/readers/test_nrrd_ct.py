@@ -64,9 +64,27 @@ def test_against_simpleitk(tmp_path):
     np.testing.assert_allclose(place, peer.TransformIndexToPhysicalPoint((4, 3, 2)), atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["<f4", ">f8", "<i4", ">i2"])
+@pytest.mark.parametrize("kind", ["<f4", ">f8", "<i4", ">i2", "<i8", ">i8"])
 def test_types_and_byte_orders(tmp_path, kind):
     write(tmp_path / "a.nrrd", chest().astype(kind))
+    np.testing.assert_array_equal(read(tmp_path).hu, chest())
+
+
+@pytest.mark.parametrize("kind", ["int64", ">u8", "i4", "u2", "f8"])
+def test_labels_of_numpys_own_types(tmp_path, kind):
+    marks = np.zeros(chest().shape, kind)
+    marks[2:4, 3:6, 2:5] = 1
+    write(tmp_path / "a.nrrd")
+    write(tmp_path / "a_label.nrrd", marks)
+    (source,) = _volumes.find(tmp_path)
+    lesions = _volumes.read_lesions(source, _volumes.read(source))
+    np.testing.assert_array_equal(lesions.labels, marks)
+
+
+@pytest.mark.parametrize("name", ["long long", "signed long long int", "longlong", "int64_t"])
+def test_every_name_of_the_long_type(tmp_path, name):
+    path = write(tmp_path / "a.nrrd", chest().astype(np.int64))
+    path.write_bytes(path.read_bytes().replace(b"type: int64", f"type: {name}".encode()))
     np.testing.assert_array_equal(read(tmp_path).hu, chest())
 
 
@@ -114,6 +132,8 @@ def test_skipped_bytes(tmp_path):
         ((b"space origin", b"data file: absent.raw\nspace origin"), "missing"),
         ((b"space origin", b"data file: LIST\nspace origin"), "several files"),
         ((b"space origin", b"line skip: 4\nspace origin"), "odd place"),
+        ((b"space origin", b"kinds: list domain domain\nspace origin"), "three axes in mm"),
+        ((b"space origin", b'space units: "um" "um" "um"\nspace origin'), "three axes in mm"),
     ],
 )
 def test_headers_that_make_no_sense(tmp_path, change, said):
