@@ -73,8 +73,8 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "run",
     None,
-    "Name of the run, under --output, or the folder of an existing run. By default made of app, "
-    "model, depth and a hash of the settings.",
+    "Name of the run, under --output (for --mode=predict under runs), or the path of its folder. "
+    "By default made of app, model, depth and a hash of the settings.",
 )
 flags.DEFINE_string("output", "runs", "Folder of runs; for --mode=predict folder of results.")
 flags.DEFINE_string(
@@ -245,14 +245,15 @@ FLAGS = flags.FLAGS
 
 def config_from_flags() -> Config:
     """The run that the flags describe."""
+    return Config(**_settings())
+
+
+def _settings(given: bool = False) -> dict:
+    """Settings of a run as the flags have them; only those on the command line if ``given``."""
     import dataclasses
 
-    given = {
-        field.name: FLAGS[field.name].value
-        for field in dataclasses.fields(Config)
-        if field.name in FLAGS
-    }
-    return Config(**given)
+    names = [field.name for field in dataclasses.fields(Config) if field.name in FLAGS]
+    return {name: FLAGS[name].value for name in names if not given or FLAGS[name].present}
 
 
 def main() -> None:
@@ -264,7 +265,8 @@ def main() -> None:
     if mode in ("evaluate", "export", "predict"):
         if not FLAGS.run:
             raise UserError(f"--mode={mode} needs --run=FOLDER, the folder of a finished run.")
-        run = runs.open_run(_run_path(FLAGS.run))
+        run = runs.open_run(FLAGS.run, _runs())
+        run.require_agreement(_settings(given=True), own_data=mode != "evaluate")
         {"evaluate": _evaluate, "export": _export, "predict": _predict}[mode](run)
         return
     if not FLAGS.app:
@@ -279,16 +281,15 @@ def main() -> None:
         _train()
 
 
-def _run_path(name: str) -> str:
-    """``--run`` as a folder: as it stands if it is one, else under ``--output``."""
-    path = pathlib.Path(name)
-    return str(path if path.exists() or path.parent.name else pathlib.Path(FLAGS.output) / name)
+def _runs() -> str:
+    """Folder in which runs have their names."""
+    return FLAGS["output"].default if FLAGS.mode == "predict" else FLAGS.output
 
 
 def _train() -> None:
     config = config_from_flags()
     plugins.check("medxfer.models", config.model)
-    run = runs.RunFolder(pathlib.Path(_run_path(FLAGS.run or runs.default_name(config))))
+    run = runs.RunFolder(runs.place(FLAGS.run or runs.default_name(config), _runs()))
     if run.finished:
         run.begin(config)
         run.require_same_data(config.data)
@@ -324,7 +325,7 @@ def _lr_find() -> None:
     quiet.import_tensorflow()
     from medxfer import lr_find
 
-    output = pathlib.Path(_run_path(FLAGS.run or f"lr_find-{runs.default_name(config)}"))
+    output = runs.place(FLAGS.run or f"lr_find-{runs.default_name(config)}", _runs())
     found = lr_find.command(config, output)
     print(lr_find.summary(found, config, output))
 

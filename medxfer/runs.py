@@ -23,6 +23,11 @@ from medxfer.config import Config
 
 PACKAGES = ("medxfer", "tensorflow", "keras", "numpy", "scipy", "pydicom")
 
+CONFIG = "config.json"
+
+#: Settings of the machine, which may differ whenever a run is used.
+MACHINE = ("distribute", "cache", "cache_dtype", "cache_gib")
+
 #: Settings that versions after the first one added. What was named before them keeps its name, so
 #: that a study begun with an earlier version goes on.
 LATER = ("maps", "weights_input")
@@ -136,6 +141,37 @@ class RunFolder:
                 f"{self.path} is not empty and is no run folder. Give another name with --run."
             )
 
+    def require_agreement(self, given: Mapping[str, object], own_data: bool) -> None:
+        """Make sure that settings do not contradict those that this run was trained with.
+
+        Parameters
+        ----------
+        given : mapping
+            Field of :class:`Config` -> what the user says.
+        own_data : bool
+            Whether ``data`` must be the run's own.
+
+        Raises
+        ------
+        UserError
+            If one differs.
+        """
+        config = Config.load(self.path / CONFIG)
+        for name, value in given.items():
+            own = getattr(config, name)
+            if name in MACHINE or (name == "data" and not own_data) or value == own:
+                continue
+            if (
+                name == "data"
+                and own
+                and pathlib.Path(own).resolve() == pathlib.Path(value).resolve()
+            ):
+                continue
+            raise UserError(
+                f"--{name}={value} contradicts the run {self.path}, which has {name} {own!r}: "
+                f"omit --{name}, or give another run."
+            )
+
     def hold(self) -> contextlib.AbstractContextManager[None]:
         """Keep other processes out of the folder meanwhile (see :mod:`data_prep.locks`).
 
@@ -238,19 +274,33 @@ class RunFolder:
         return path
 
 
-def open_run(name: str) -> RunFolder:
-    """The folder of an existing run.
+def place(name: str, folder: str) -> pathlib.Path:
+    """Folder that ``--run=NAME`` means, in every mode: a path itself, a name one in ``folder``.
+
+    Where ``folder`` has no run of that name and the working folder has, it is that one.
+    """
+    path = pathlib.Path(name)
+    if os.sep in name or path.name in ("", ".."):
+        return path
+    below = pathlib.Path(folder) / name
+    here = (path / CONFIG).is_file() and not (below / CONFIG).is_file()
+    return path if here else below
+
+
+def open_run(name: str, folder: str = ".") -> RunFolder:
+    """An existing run by its name in ``folder``, or by its path.
 
     Raises
     ------
     UserError
         If there is none.
     """
-    path = pathlib.Path(name)
-    if not (path / "config.json").is_file():
+    path = place(name, folder)
+    if not (path / CONFIG).is_file():
+        also = f" (nor is {name}, in the working folder)" if str(path) != name else ""
         raise UserError(
-            f"{path} is no run folder: it has no config.json. Give the folder that a training run "
-            "named in its closing summary, for instance --run=runs/NAME."
+            f"{path} is no run folder{also}: it has no {CONFIG}. Give the folder that a training "
+            "run named in its closing summary, for instance --run=runs/NAME."
         )
     return RunFolder(path)
 

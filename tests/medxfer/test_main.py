@@ -135,6 +135,34 @@ def test_wrong_flags(driver, tmp_path, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("mode", ["evaluate", "export", "predict"])
+@pytest.mark.parametrize(
+    ("flag", "own"),
+    [
+        ("--app=polyp", "app 'cimt'"), ("--model=vgg19", "model 'alexnet'"),
+        ("--tune=lp_ft", "tune 'fc6'"), ("--weights=none", "weights 'imagenet'"),
+        ("--input_side=64", "input_side 0"), ("--maps=patchwise", "maps 'dense'"),
+        ("--seed=4", "seed 0"), ("--fraction=0.5", "fraction 1.0"), ("--data=other", "data 'own'"),
+    ],
+)  # fmt: skip
+def test_flags_that_contradict_a_run(driver, tmp_path, mode, flag, own):
+    run = tmp_path / "first"
+    runs.RunFolder(run).begin(Config(app="cimt", data="own"))
+    name = run if mode == "predict" else "first"
+    done = driver.call(f"--mode={mode}", f"--run={name}", f"--output={tmp_path}", "--input=x", flag)
+    if (mode, flag) == ("evaluate", "--data=other"):
+        assert "contradicts" not in done.error
+    else:
+        assert f"{flag} contradicts the run {run}, which has {own}" in done.error
+
+
+def test_flags_that_agree_with_a_run(tmp_path):
+    run = runs.RunFolder(tmp_path / "first")
+    run.begin(Config(app="cimt", data=str(tmp_path / "own"), tune="lp"))
+    given = {"app": "cimt", "tune": "lp", "data": f"{tmp_path}/a/../own", "cache": "disk"}
+    run.require_agreement(given, own_data=True)
+
+
 @pytest.fixture
 def bad(records, tmp_path):
     """Data and weights that cannot be used, by name."""

@@ -201,6 +201,20 @@ def test_open_run_needs_a_configuration(tmp_path):
     assert runs.open_run(str(tmp_path)).path == tmp_path
 
 
+def test_a_name_is_the_same_folder_everywhere_and_a_path_is_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "first").mkdir()  # is no run
+    assert runs.place("first", "out") == pathlib.Path("out/first")
+    for path in ("./first", "out/first", "/out/first", "..", "first/"):
+        assert runs.place(path, "other") == pathlib.Path(path)
+    runs.RunFolder(tmp_path / "first").begin(CONFIG)
+    assert runs.place("first", "out") == pathlib.Path("first")
+    with pytest.raises(UserError, match=r"^out/second is no run .*nor is second, in the working"):
+        runs.open_run("second", "out")
+    runs.RunFolder(tmp_path / "out" / "first").begin(CONFIG)
+    assert runs.open_run("first", "out").path == pathlib.Path("out/first")
+
+
 def test_versions_and_digest(tmp_path):
     found = runs.versions()
     assert found["python"] == platform.python_version()
