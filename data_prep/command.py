@@ -125,10 +125,16 @@ def run(main: Callable[[], None], resumes: bool = True) -> None:
     """Parse the flags and call ``main``.
 
     A user's error is one line on stderr and status 2. What the terminal cannot show is escaped.
-    Whoever is asked to end (SIGTERM) leaves with status 75, :data:`data_prep.signals.RESUME`.
-    Without ``resumes`` what was interrupted has left nothing, and the same command starts anew.
+    Whoever is asked to end leaves with status 75 (SIGTERM) or 130 (Ctrl-C), see
+    :mod:`data_prep.signals`; notes of the exception say where the same command goes on. Without
+    ``resumes`` what was interrupted has left nothing, and the same command starts anew.
     """
-    again = "The same command goes on from here." if resumes else "The same command starts anew."
+    again = "goes on with what is saved" if resumes else "starts anew"
+
+    def leave(ended: BaseException, why: str, status: int) -> typing.NoReturn:
+        notes = getattr(ended, "__notes__", [f"The same command {again}."])
+        print(f"{str(ended) or why}. {' '.join(notes)}", file=sys.stderr)
+        sys.exit(status)
 
     def parsed(arguments: Sequence[str]) -> Sequence[str]:
         try:
@@ -163,13 +169,10 @@ def run(main: Callable[[], None], resumes: bool = True) -> None:
             place = f": {error.filename}" if error.filename else ""
             print(f"Error: {error.strerror or error}{place}.", file=sys.stderr)
             sys.exit(2)
-        except KeyboardInterrupt:
-            print(f"Interrupted. {again}", file=sys.stderr)
-            sys.exit(130)
+        except KeyboardInterrupt as ended:
+            leave(ended, "Interrupted", signals.INTERRUPTED)
         except signals.Terminated as ended:
-            why = str(ended) or "Asked to end"
-            print(f"{why}. {again}", file=sys.stderr)
-            sys.exit(signals.RESUME)
+            leave(ended, "Asked to end", signals.RESUME)
 
     logging.set_verbosity(logging.INFO)  # unless --verbosity says otherwise
     app.run(guarded, flags_parser=parsed)
@@ -260,14 +263,15 @@ def prepare(
         reused = prep is not None
         if prep is None:
             kept = assets(work) if assets else None
-            spills, skipped = runner_of(options)(
-                function,
-                studies,
-                work,
-                extras=layout.extras,
-                tokens=tokens,
-                strict=options.strict,
-            )
+            with signals.told(lambda: runner.standing(tokens, work)):
+                spills, skipped = runner_of(options)(
+                    function,
+                    studies,
+                    work,
+                    extras=layout.extras,
+                    tokens=tokens,
+                    strict=options.strict,
+                )
             details = {cases[failed.study.name]: failed.detail for failed in skipped}
             if not spills:
                 reason = f"{skipped[0].study.name}: {skipped[0].detail}"

@@ -205,6 +205,12 @@ def pending(studies: Sequence[Study], tokens: Sequence[str], folder: pathlib.Pat
     return jobs
 
 
+def standing(tokens: Sequence[str], folder: pathlib.Path) -> str:
+    """Where a run that was interrupted goes on, in a sentence."""
+    kept = sum(Spill.load(folder, token) is not None for token in tokens)
+    return f"{kept} of {len(tokens)} studies are kept; the same command goes on with the others."
+
+
 def refuse(failure: Skipped) -> None:
     """Raise UserError for a study that cannot be used."""
     raise UserError(f"{failure.study.name} cannot be used: {failure.detail}")

@@ -1,11 +1,13 @@
-"""Being asked to end: by a scheduler that needs the machine, by a time limit, by ``kill``.
+"""Being asked to end: by Ctrl-C, a scheduler that needs the machine, a time limit, ``kill``.
 
-SIGTERM raises :class:`Terminated`, so that locks are given back and half-written files deleted on
-the way out, and the command leaves with status :data:`RESUME`: the same command goes on. Work that
-would be lost is done in a block of :func:`deferred`, which is told and can save it first.
+SIGTERM raises :class:`Terminated` and SIGINT KeyboardInterrupt, so that locks are given back and
+half-written files deleted on the way out. The command leaves with status :data:`RESUME` or
+:data:`INTERRUPTED`: the same command goes on. Work that would be lost is done in a block of
+:func:`deferred`, which is told and can save it first. A second Ctrl-C ends at once.
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +16,13 @@ from collections.abc import Callable, Iterator
 #: "the user is invited to retry".
 RESUME = 75
 
+#: Exit status after Ctrl-C, as shells have it: 128 and the number of the signal.
+INTERRUPTED = 130
+
+# What a second Ctrl-C does. Within a command the system's default: it ends the process even within
+# a long operation of a library, in which no Python code runs.
+_second = signal.default_int_handler
+
 
 class Terminated(BaseException):
     """SIGTERM came. Like KeyboardInterrupt no Exception: nothing should go on because of it."""
@@ -21,29 +30,60 @@ class Terminated(BaseException):
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM raise :class:`Terminated` within the block."""
+    """Let SIGTERM raise :class:`Terminated` within the block, and SIGINT KeyboardInterrupt."""
+    global _second
 
-    def end(*_) -> None:
-        raise Terminated
+    def end(number: int, _) -> None:
+        if number == signal.SIGTERM:
+            raise Terminated
+        signal.signal(signal.SIGINT, _second)
+        raise KeyboardInterrupt
 
-    with _handled(end):
-        yield
+    before, _second = _second, signal.SIG_DFL
+    try:
+        with _handled(end):
+            yield
+    finally:
+        _second = before
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[Callable[[], bool]]:
-    """Let SIGTERM only be noted within the block; :class:`Terminated` is raised at its end.
+def deferred() -> Iterator[Callable[[], BaseException | None]]:
+    """Let both signals only be noted within the block; what they raise is raised at its end.
 
     Yields
     ------
     callable
-        Says whether it came.
+        Gives what to raise, or None if no signal came.
     """
-    came = threading.Event()
-    with _handled(lambda *_: came.set()):
-        yield came.is_set
-    if came.is_set():
-        raise Terminated
+    came: list[int] = []
+
+    def note(number: int, _) -> None:
+        came.append(number)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, _second)
+            os.write(2, b"\nCtrl-C: what is done is being saved. A second one ends at once.\n")
+
+    def asked() -> BaseException | None:
+        if not came:
+            return None
+        return KeyboardInterrupt() if signal.SIGINT in came else Terminated()
+
+    with _handled(note):
+        yield asked
+    if ended := asked():
+        raise ended
+
+
+@contextlib.contextmanager
+def told(where: Callable[[], str]) -> Iterator[None]:
+    """Add a sentence, where the same command goes on, to what a signal raises in the block."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as ended:
+        if not hasattr(ended, "__notes__"):
+            ended.add_note(where())
+        raise
 
 
 @contextlib.contextmanager
@@ -51,8 +91,14 @@ def _handled(handler: Callable) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone gets signals
         yield
         return
-    before = signal.signal(signal.SIGTERM, handler)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    if before[signal.SIGINT] == signal.SIG_IGN:  # as in the background of a shell: it stays so
+        del before[signal.SIGINT]
+    for number in before:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, earlier in before.items():
+            if signal.getsignal(number) != signal.SIG_DFL:  # where it is, a command is ending
+                signal.signal(number, earlier)

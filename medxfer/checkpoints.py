@@ -7,9 +7,8 @@ In ``checkpoints/`` of the run folder, while training runs::
     stage-I.npz    the frozen variables of stage I
 
 and when it has ended only ``best.weights.h5`` (Keras' format: ``model.load_weights`` reads it) and
-``history.json``. They are written after an epoch, at most twice a minute, within one that is long,
-and when the process is asked to end; what is frozen once a stage, so that short epochs are not
-spent writing. Every file appears whole or not at all.
+``history.json``. They are written after every epoch, within one that is long, and when the process
+is asked to end; what is frozen once a stage. Every file appears whole or not at all.
 """
 
 import json
@@ -24,8 +23,7 @@ import numpy as np
 
 from data_prep.errors import UserError
 
-SECONDS = 30.0  # at least, from one checkpoint to the next
-LONG = 600.0  # at most, also where an epoch takes longer
+LONG = 600.0  # seconds at most from one checkpoint to the next, also where an epoch takes longer
 
 _META = "meta"
 _OVERHEAD = 4096  # bytes at most that HDF5 adds for an array and its groups
@@ -48,11 +46,6 @@ class Checkpoints:
         self._written = time.monotonic()
         if writes:
             folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def due(self) -> bool:
-        """Whether this process should write now."""
-        return self._writes and time.monotonic() - self._written >= SECONDS
 
     @property
     def overdue(self) -> bool:
@@ -133,13 +126,35 @@ class Checkpoints:
         text.replace(self.folder / "history.json")
         self.keep_only()
 
+    @property
+    def ended(self) -> bool:
+        """Whether training came to its end."""
+        return (self.folder / "history.json").is_file()
+
     def finished(self, model: keras.Model) -> list[dict] | None:
         """The history of a run that came to its end, whose weights ``model`` gets; else None."""
-        path = self.folder / "history.json"
-        if not path.is_file():
+        if not self.ended:
             return None
         model.load_weights(self.folder / "best.weights.h5")
-        return json.loads(path.read_text())
+        return json.loads((self.folder / "history.json").read_text())
+
+
+def standing(run_dir: pathlib.Path) -> str:
+    """Where the training of a run that was interrupted goes on, in a sentence."""
+    own, *searched = [
+        Checkpoints(place, writes=False)
+        for place in (run_dir / "checkpoints", *run_dir.glob("search/*/checkpoints"))
+    ]
+    if own.ended:
+        return "Training is complete; the same command does what follows it."
+    for place in (own, *searched):
+        if place.exists("last"):
+            meta = place.meta("last")
+            more = f" and {meta['step']} steps of the next one" if meta["step"] else ""
+            return f"The same command goes on after epoch {meta['epoch']} of {meta['name']}{more}."
+    if any(place.ended for place in searched):
+        return "The same command goes on with the next depth."
+    return "No epoch was saved; the same command starts the training anew."
 
 
 def _require_room(path: pathlib.Path, model: keras.Model) -> None:

@@ -8,7 +8,7 @@ import sys
 
 from absl import flags, logging
 
-from data_prep import command, quiet
+from data_prep import command, quiet, signals
 from data_prep.errors import UserError
 from medxfer import plugins, runs
 from medxfer.config import (
@@ -258,7 +258,11 @@ def _settings(given: bool = False) -> dict:
 
 def main() -> None:
     """Dispatch on ``--mode``, or do one of the two small commands."""
-    mode = FLAGS.mode
+    with signals.told(lambda: "The same command starts anew."):  # unless training knows better
+        _dispatch(FLAGS.mode)
+
+
+def _dispatch(mode: str) -> None:
     if FLAGS.list_groups:
         _list_groups()
         return
@@ -297,9 +301,10 @@ def _train() -> None:
         card = run.card
     else:
         quiet.import_tensorflow()
-        from medxfer import experiment
+        from medxfer import checkpoints, experiment
 
-        card = experiment.train(config, run, FLAGS.export, FLAGS.counterparts, FLAGS.share)
+        with signals.told(lambda: checkpoints.standing(run.path)):
+            card = experiment.train(config, run, FLAGS.export, FLAGS.counterparts, FLAGS.share)
     if card:
         _summary(run, card)
 

@@ -151,7 +151,7 @@ class StageLoop:
 
         Raises
         ------
-        Terminated
+        Terminated, KeyboardInterrupt
             If the process was asked to end; a checkpoint then says where to go on.
         """
         stage, progress = self._stage, self._progress
@@ -166,8 +166,7 @@ class StageLoop:
                     progress.waited, progress.score = 0, epoch.score
                     progress.best = f"best-{epoch.number}"
                     self._best = [keras.ops.convert_to_numpy(weight) for weight in self._weights]
-                if self._run.checkpoints.due:
-                    self._save()
+                self._save()  # before it is told: what is told twice confuses TensorBoard
                 self._report(epoch)
                 self._run.on_epoch_end(epoch)
                 self._end_if_asked()
@@ -180,16 +179,16 @@ class StageLoop:
         ``count``: of the step; with several processes, which have to agree, only some are used.
         """
         strategy = self._run.strategy
+        ended = self._asked()
         if distribution.process(strategy)[1] > 1:
             if count % _AGREE:
                 return
-            mine = np.array([self._asked()], np.float32)
-            asked = distribution.sum_over_processes(strategy, mine)[0] > 0
-        else:
-            asked = self._asked()
-        if asked:
+            mine = np.array([ended is not None], np.float32)
+            if distribution.sum_over_processes(strategy, mine)[0] and ended is None:
+                ended = signals.Terminated()
+        if ended is not None:
             self._save()
-            raise signals.Terminated
+            raise ended
 
     def _save(self) -> None:
         """Write a checkpoint. The last file completes it and names the others."""

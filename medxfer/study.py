@@ -15,7 +15,7 @@ import sys
 
 from absl import flags, logging
 
-from data_prep import command, quiet
+from data_prep import command, quiet, signals
 from data_prep.errors import UserError
 from data_prep.locks import duration
 from medxfer import main as runs_main
@@ -144,7 +144,7 @@ def main() -> None:
     if FLAGS.dry_run:
         print(_plan_text(study, plan, estimate.estimate(study, plan, records, FLAGS.jobs)))
         return
-    with study.hold(shard, FLAGS.claim_age):
+    with signals.told(lambda: execute.standing(study, plan)), study.hold(shard, FLAGS.claim_age):
         outcome = execute.execute(
             study,
             plan,

@@ -5,10 +5,13 @@ kills fall on its start, its work and its end alike; when a run came to its end 
 new one is begun. Prints a tally; run with ``-s`` to see it.
 """
 
+import functools
 import hashlib
 import json
+import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +19,7 @@ import time
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_prep import cimt, signals
 from data_prep.phantoms import cimt as phantom
@@ -31,7 +35,7 @@ import sys
 from data_prep import command
 from medxfer import checkpoints, main
 from tests.testing import networks
-checkpoints.SECONDS = checkpoints.LONG = 0
+checkpoints.LONG = 0
 with networks.installed():
     command.run(main.main)
 """
@@ -107,17 +111,63 @@ def test_preparation(raw, tmp_path):
         assert not list(tmp_path.glob("*.partial"))
 
 
+def weights(run):
+    import h5py
+
+    found = {}
+    with h5py.File(runs.RunFolder(run).weights) as file:
+        file.visititems(
+            lambda name, item: (
+                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return found
+
+
+def train_command(records, run, epochs=6):
+    return [
+        sys.executable, "-c", TRAIN, "--app=cimt", f"--model={networks.NAME}",
+        f"--epochs={epochs}", f"--patience={epochs}", "--weights=none", "--tune=scratch",
+        "--batch_size=20", "--precision=float32", "--seed=3", f"--data={records}", f"--run={run}",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_ctrl_c_of_the_terminal(raw, tmp_path):
+    """It reaches the whole process group; the same command then ends in the same weights."""
+    records = cimt.prepare(raw, raw.with_name("records"), settings=SMALL).output
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    subprocess.run(train_command(records, whole, 40), check=True, capture_output=True)
+    process = subprocess.Popen(
+        train_command(records, run, 40), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for line in process.stderr:
+        if "scratch 3: loss" in line:
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    _, told = process.communicate()
+    assert process.returncode == signals.INTERRUPTED
+    last = told.splitlines()[-1]
+    assert re.search(r"Interrupted\. The same command goes on after epoch (3|4) of scratch", last)
+    again = subprocess.run(train_command(records, run, 40), capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    print(f"\n{last}\n{re.search('Going on in .*', again.stderr)[0]}")
+    expected, found = weights(whole), weights(run)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+    board = EventAccumulator(str(run / "logs"), size_guidance={"tensors": 0})
+    board.Reload()
+    steps = [event.step for event in board.Tensors("loss/training")]
+    assert steps == list(range(len(runs.RunFolder(run).card["history"])))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kills", "by"), [(KILLS, signal.SIGKILL), (5, signal.SIGTERM)])
 def test_training(raw, tmp_path, kills, by):
     records = cimt.prepare(raw, raw.with_name("records"), settings=SMALL).output
 
-    def command_for(run):
-        return [
-            sys.executable, "-c", TRAIN, "--app=cimt", f"--model={networks.NAME}", "--epochs=6",
-            "--weights=none", "--tune=scratch", "--batch_size=20", "--precision=float32",
-            "--seed=3", f"--data={records}", f"--run={run}",
-        ]  # fmt: skip
+    command_for = functools.partial(train_command, records)
 
     def numbers(run):
         card = runs.RunFolder(run).card
@@ -126,18 +176,6 @@ def test_training(raw, tmp_path, kills, by):
             for epoch in card["history"]
         ]
         return card["metrics"], history, card["best_epoch"]
-
-    def weights(run):
-        import h5py
-
-        found = {}
-        with h5py.File(runs.RunFolder(run).weights) as file:
-            file.visititems(
-                lambda name, item: (
-                    found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-                )
-            )
-        return found
 
     begun = time.monotonic()
     whole = tmp_path / "whole"

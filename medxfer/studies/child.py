@@ -7,6 +7,7 @@ to a folder that a later study works in.
 
 import os
 import runpy
+import signal
 import sys
 import threading
 
@@ -21,6 +22,7 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     """Run the module as if it had been called by itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes on that it is to end
     threading.Thread(target=_end_with_parent, daemon=True).start()
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

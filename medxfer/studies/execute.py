@@ -387,6 +387,15 @@ def _reason(status: int, study: StudyFolder, planned: Planned) -> dict:
     return {"reason": reason, "log": lines}
 
 
+def standing(study: StudyFolder, plan: Plan) -> str:
+    """Where a study that was interrupted goes on, in a sentence."""
+    ended = sum(study.finished(planned, plan.fingerprint) for planned in plan.runs)
+    return (
+        f"{ended} of {len(plan.runs)} runs are finished; the same command goes on with the others, "
+        "each after its last epoch."
+    )
+
+
 def failures(study: StudyFolder, runs: Sequence[Planned]) -> dict[str, str]:
     """Name -> reason of the runs whose last attempt failed."""
     found = {}

@@ -11,6 +11,7 @@ import textwrap
 import time
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_prep import signals
 from medxfer import checkpoints
@@ -22,8 +23,17 @@ class Died(Exception):
     pass
 
 
-def ask():
-    os.kill(os.getpid(), signal.SIGTERM)
+def ask(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
+
+
+def interrupt():
+    ask(signal.SIGINT)
+
+
+def interrupt_twice():
+    interrupt()
+    interrupt()
 
 
 def die():
@@ -82,6 +92,62 @@ def test_who_is_asked_to_end_saves_and_goes_on(tmp_path, whole, tune, where):
     same(fit(tmp_path / "run", parts=parts(), **how), whole(**how))
 
 
+def steps_told(run_dir):
+    board = EventAccumulator(str(run_dir / "logs"))
+    board.Reload()
+    return [event.step for event in board.Tensors("loss/training")]
+
+
+@pytest.mark.parametrize(
+    ("happen", "at", "standing"),
+    [
+        (interrupt, 14, "after epoch 2 of conv1 and 4 steps of the next one."),
+        (interrupt_twice, 14, "after epoch 2 of conv1."),  # ends at once: the epoch's end is kept
+        (interrupt, 3, "after epoch 0 of conv1 and 3 steps of the next one."),
+    ],
+)
+def test_ctrl_c_saves_and_goes_on(tmp_path, whole, happen, at, standing, capfd):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "run", parts=parts(happen, train=at))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert (
+        "Ctrl-C: what is done is being saved. A second one ends at once." in capfd.readouterr()[1]
+    )
+    assert checkpoints.standing(tmp_path / "run") == f"The same command goes on {standing}"
+    same(fit(tmp_path / "run", parts=parts()), whole(tune="conv1"))
+    assert checkpoints.standing(tmp_path / "run").startswith("Training is complete;")
+    assert steps_told(tmp_path / "run") == [0, 1, 2]
+
+
+def test_who_dies_without_a_word_loses_what_came_after_the_last_epoch(tmp_path, whole):
+    assert "No epoch was saved" in checkpoints.standing(tmp_path / "run")
+    with pytest.raises(Died):
+        fit(tmp_path / "run", parts=parts(die, train=14))
+    assert checkpoints.standing(tmp_path / "run").endswith("after epoch 2 of conv1.")
+    same(fit(tmp_path / "run", parts=parts()), whole(tune="conv1"))
+    assert steps_told(tmp_path / "run") == [0, 1, 2]
+
+
+def test_where_a_search_for_the_depth_goes_on(tmp_path):
+    place = tmp_path / "search" / "fc4" / "checkpoints"
+    checkpoints.Checkpoints(place).save("last", [], {"name": "fc4", "epoch": 3, "step": 0})
+    assert checkpoints.standing(tmp_path) == "The same command goes on after epoch 3 of fc4."
+    (place / "last.npz").unlink()
+    (place / "history.json").write_text("[]")
+    assert checkpoints.standing(tmp_path) == "The same command goes on with the next depth."
+
+
+def test_in_the_background_of_a_shell_ctrl_c_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals.terminable(), signals.deferred() as asked:
+            interrupt()
+            assert asked() is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_long_epoch_is_saved_on_the_way(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(checkpoints, "LONG", 0)
     with pytest.raises(Died):
@@ -93,7 +159,7 @@ def test_a_long_epoch_is_saved_on_the_way(tmp_path, whole, monkeypatch):
 
 def test_a_signal_at_the_end_is_obeyed_when_the_block_ends():
     with pytest.raises(signals.Terminated), signals.deferred() as asked:
-        assert not asked()
+        assert asked() is None
         ask()
         assert asked()
     with signals.deferred() as asked:

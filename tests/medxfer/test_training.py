@@ -8,18 +8,12 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_prep.errors import UserError
-from medxfer import batches, checkpoints, steps, training, tuning
+from medxfer import batches, steps, training, tuning
 from tests.testing import tiny
 
 
 class Interrupted(Exception):
     pass
-
-
-@pytest.fixture
-def always_saved(monkeypatch):
-    """A checkpoint after every epoch."""
-    monkeypatch.setattr(checkpoints, "SECONDS", 0)
 
 
 def fit(run_dir, tune="conv1", parts=None, stages=None, dropout=0.5, monitor=None, **settings):
@@ -132,7 +126,7 @@ STAGES = [
 
 
 @pytest.mark.parametrize("epochs, cache", [(1, "none"), (3, "memory"), (4, "none"), (5, "memory")])
-def test_interrupted_and_resumed_is_as_uninterrupted(tmp_path, always_saved, epochs, cache):
+def test_interrupted_and_resumed_is_as_uninterrupted(tmp_path, epochs, cache):
     scores = [0.1, 0.9, 0.2, 0.3, 0.1, 0.2]
 
     def interrupt(epoch):
@@ -154,7 +148,7 @@ def test_interrupted_and_resumed_is_as_uninterrupted(tmp_path, always_saved, epo
     assert [e.number for e in again.epochs if e.best] == [0, 1, 3]
 
 
-def test_a_kill_while_a_checkpoint_is_written_costs_one_epoch(tmp_path, always_saved, monkeypatch):
+def test_a_kill_while_a_checkpoint_is_written_costs_one_epoch(tmp_path, monkeypatch):
     whole, _ = fit(tmp_path / "whole", monitor=scripted([0.1, 0.3, 0.2]))
     savez, count = np.savez, 0
 
@@ -187,7 +181,7 @@ def test_a_finished_run_is_loaded_and_leaves_one_file_of_weights(tmp_path):
     json.loads((tmp_path / "checkpoints" / "history.json").read_text())
 
 
-def test_checkpoints_of_another_run_are_refused(tmp_path, always_saved):
+def test_checkpoints_of_another_run_are_refused(tmp_path):
     def interrupt(epoch):
         raise Interrupted
 
@@ -330,9 +324,10 @@ def test_a_class_without_a_training_image_is_told(tmp_path, caplog):
     assert "No training image shows class 1 (counted from 0)" in caplog.text
 
 
-def test_short_epochs_are_not_spent_writing(tmp_path):
+def test_every_epoch_is_saved_before_it_is_told(tmp_path):
     def look(epoch):
-        assert not list((tmp_path / "checkpoints").iterdir())
+        meta = training.Checkpoints(tmp_path / "checkpoints").meta("last")
+        assert len(meta["history"]) == epoch.number + 1
 
     fit(tmp_path, epochs=2, on_epoch_end=look)
 

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from data_prep import signals
-from medxfer import checkpoints, distribution, stage_loop, training, tuning
+from medxfer import distribution, stage_loop, training, tuning
 from tests.testing import tiny
 
 EXAMPLES = 44  # 5 batches of 8 and a rest; validation 25, the last batch a single example
@@ -75,8 +75,6 @@ def main(name: str, cache: str, folder: str, epochs: str = "") -> None:
     distribution.make_deterministic(0)
     strategy = distribution.strategy(name)
     index, count = distribution.process(strategy)
-    if epochs:
-        checkpoints.SECONDS = 0
     if epochs == "asked":
         stage_loop._AGREE = 2
         with contextlib.suppress(signals.Terminated):

@@ -42,7 +42,7 @@ def visits(study, plan):
     }
 
 
-def script(study, behaviour, *options):
+def script(study, behaviour, *options, **popen):
     """The same in a process of its own, which can be killed."""
     code = f"""
         import sys
@@ -56,7 +56,7 @@ def script(study, behaviour, *options):
     """
     study.path.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True, **popen
     )
 
 
@@ -225,6 +225,20 @@ def test_a_study_that_is_asked_to_end_lets_its_runs_save(study, monkeypatch):
         execute(study, plan, "fc2=saving")
     assert (place / "saved").exists()
     assert not locks.held(study.path / "claims", plan.runs[0].name)
+    assert len(execute(study, plan).done) == len(plan.runs)
+
+
+def test_ctrl_c_of_the_terminal_lets_the_runs_of_a_study_save(study):
+    """It reaches the whole process group; the runs leave it to the study to end them."""
+    plan = fake.plan()
+    place = study.run(plan.runs[0].name).path
+    process = script(study, "fc2=saving", stderr=subprocess.PIPE, start_new_session=True)
+    wait_for((place / "once").exists)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in told
+    assert (place / "saved").exists()
+    assert executes.standing(study, plan).startswith(f"0 of {len(plan.runs)} runs are finished;")
     assert len(execute(study, plan).done) == len(plan.runs)
 
 

@@ -3,7 +3,7 @@ import doctest
 import numpy as np
 import pytest
 
-from medxfer import checkpoints, tuning
+from medxfer import tuning
 from medxfer.config import Config
 from medxfer.models import resnet50
 from tests.testing import train_strategies
@@ -133,9 +133,8 @@ def test_a_head_by_linear_probe_before_any_strategy():
 @pytest.mark.parametrize(
     "tune, epochs", [("lp_ft", 1), ("lp_ft", 3), ("auto_rgn", 2), ("l1_sp", 2)]
 )
-def test_interrupted_and_resumed_is_as_uninterrupted(tmp_path, monkeypatch, tune, epochs):
+def test_interrupted_and_resumed_is_as_uninterrupted(tmp_path, tune, epochs):
     """Also across a change of stages: the start of a penalty and all else is that of before."""
-    monkeypatch.setattr(checkpoints, "SECONDS", 0)
     whole, *_ = train_strategies.train(tune, tmp_path / "whole", epochs=3)
     with pytest.raises(InterruptedError):
         train_strategies.train(tune, tmp_path / "run", epochs=3, interrupt=epochs)
