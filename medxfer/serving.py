@@ -14,7 +14,10 @@ what TensorFlow Serving expects, ``FOLDER/APP/VERSION/``. Three signatures:
     ``image``, as in the records of `data_prep` -> ``classes``, string (N, classes), and ``scores``,
     float32 (N, classes), in the same order. This is TensorFlow Serving's Classify method.
 
-Bytes that are no image, and another number of channels, raise ``InvalidArgumentError``.
+Bytes that are no image or one of more than :data:`serving_decode.MAX_PIXELS` pixels, numbers that
+are not finite or outside 0..255, and another number of channels raise ``InvalidArgumentError``; of
+encoded images it names the first bad one. An empty request has an empty answer.
+``serving_default`` can be converted to TensorFlow Lite without operations of TensorFlow's own.
 
 Examples
 --------
@@ -27,12 +30,16 @@ and for ``POST /v1/models/APP:classify``::
 
     {"signature_name": "classify", "examples": [{"image": {"b64": "iVBORw0KGgo..."}}]}
 
-Beside the graph, ``assets.extra/medxfer.json`` names app, classes, patch and the run, and
+Beside the graph, ``assets.extra/medxfer.json`` names app, classes, patch, the range of the input,
+thresholds, version, date and the run, and
 ``assets.extra/tf_serving_warmup_requests`` has the server try all signatures before clients do
 (:mod:`medxfer.serving_warmup`). Weights may be stored small (:mod:`medxfer.serving_weights`), in a
 folder ``APP-float16`` or ``APP-int8`` of its own, since to the server that is another model.
 """
 
+import contextlib
+import datetime
+import hashlib
 import json
 import pathlib
 import tempfile
@@ -42,11 +49,13 @@ from types import ModuleType
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from medxfer import serving_fit, serving_warmup, serving_weights
+from medxfer import runs, serving_decode, serving_fit, serving_warmup, serving_weights
 from medxfer.data import patch_transform
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
+INPUT_RANGE = (0, 255)
 DESCRIPTION = pathlib.PurePath("assets.extra", "medxfer.json")
 
 
@@ -65,6 +74,8 @@ def export(
     version: int | None = None,
 ) -> pathlib.Path:
     """Write ``model`` as the next version in ``folder/app``; whole or not at all.
+
+    A version that holds the same weights and answers stays the newest one and is returned.
 
     The graph computes in float32 whatever the model's precision, and in inference mode.
 
@@ -112,20 +123,34 @@ def export(
     name = app if weights == "float32" else f"{app}-{weights}"
     home = pathlib.Path(folder) / name
     home.mkdir(parents=True, exist_ok=True)
+    twin = _float32_twin(model)
     description = {
         "app": app,
+        "network": model.name,
         "classes": list(classes),
         "patch": patch,
         "input_side": model_module.INPUT_SIDE,
         "multilabel": multilabel,
         "fit": fit,
+        "input_range": list(INPUT_RANGE),
+        "decision": "every class at its threshold" if multilabel else "the most probable class",
+        "thresholds": [0.5] * len(classes) if multilabel else None,
         "weights": weights,
-        "run_card_hash": run_card_hash,
+        "weights_sha256": _digest(twin.get_weights()),
+        "medxfer_version": runs.versions()["medxfer"],
     }
+    if (newest := _newest(home)) and version in (None, newest):
+        with contextlib.suppress(OSError, ValueError):
+            there = json.loads((home / str(newest) / DESCRIPTION).read_text())
+            if description.items() <= there.items():
+                logging.info("Version %d of %s holds these weights already.", newest, name)
+                return home / str(newest)
+    now = datetime.datetime.now(datetime.UTC)
+    description |= {"date": now.isoformat(timespec="seconds"), "run_card_hash": run_card_hash}
     # A name that is no integer: a server that watches the folder passes over it.
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as partial:
         written = pathlib.Path(partial) / "export"
-        logits = serving_weights.forward(_float32_twin(model), weights)
+        logits = serving_weights.forward(twin, weights)
         transform = _transform(model_module, patch, fit)
         _write(logits, transform, classes, written, _activation(multilabel))
         serving_warmup.write(written, name, patch or model_module.INPUT_SIDE)
@@ -220,19 +245,29 @@ def _transform(model_module: ModuleType, side: int, fit: str):
 
 def _write(logits, transform, classes, path, activation):
     def probabilities(images):
-        images = tf.tile(images, [1, 1, 1, 3 // tf.shape(images)[-1]])
-        images = tf.ensure_shape(images, (None, None, None, 3))
-        return activation(logits(transform(images)))
-
-    def read(content):
-        # Each image is resized as it is decoded, since those of a batch may differ in size.
-        image = tf.io.decode_image(content, channels=3, expand_animations=False)
-        image = tf.ensure_shape(image, (None, None, 3))
-        return transform(tf.cast(image, tf.float32)[None])[0]
+        shape = tf.shape(images)
+        low, high = tf.reduce_min(images), tf.reduce_max(images)  # NaN where one is
+        usable = (low >= INPUT_RANGE[0]) & (high <= INPUT_RANGE[1]) & (tf.size(images) > 0)
+        usable &= (shape[3] == 1) | (shape[3] == 3)
+        message = tf.strings.format(
+            "image must have shape (N, H, W, 1 or 3) and numbers from 0 to 255. Received: shape "
+            "{}, numbers from {} to {}",
+            (shape, low, high),
+            summarize=-1,
+        )
+        known = tf.debugging.Assert(usable | (shape[0] == 0), [message])
+        with tf.control_dependencies([known]):
+            # No network computes nothing: an empty request becomes one black pixel for it.
+            images = tf.pad(
+                images, [[0, tf.cast(side == 0, tf.int32)] for side in tf.unstack(shape)]
+            )
+        # Of known channels by construction: converters to other formats look for them.
+        images = tf.broadcast_to(images, tf.concat([tf.shape(images)[:3], [3]], axis=0))
+        return activation(logits(transform(images)))[: shape[0]]
 
     def decoded(contents):
-        inputs = tf.map_fn(read, contents, fn_output_signature=tf.float32)
-        return activation(logits(inputs))
+        inputs = serving_decode.decoded(contents, transform)
+        return activation(logits(inputs))[: tf.size(contents)]
 
     def classify(inputs):
         feature = {"image": tf.io.FixedLenFeature((), tf.string)}
@@ -267,11 +302,24 @@ def _as_version(
             raise FileExistsError(f"{path} exists.")
         return written.rename(path)
     while True:
-        taken = [int(entry.name) for entry in home.iterdir() if entry.name.isdecimal()]
-        path = home / str(max(taken, default=0) + 1)
+        path = home / str(_newest(home) + 1)
         try:
             return written.rename(path)
         except OSError:
             # Another process may have taken the number in between.
             if not path.exists():
                 raise
+
+
+def _newest(home: pathlib.Path) -> int:
+    """Number of the newest version; 0 if there is none."""
+    return max((int(path.name) for path in home.iterdir() if path.name.isdecimal()), default=0)
+
+
+def _digest(arrays: Sequence[np.ndarray]) -> str:
+    """SHA-256 of shapes and values, in hexadecimal."""
+    sha256 = hashlib.sha256()
+    for array in arrays:
+        sha256.update(f"{array.dtype} {array.shape}\n".encode())
+        sha256.update(np.ascontiguousarray(array))
+    return sha256.hexdigest()

@@ -1,5 +1,7 @@
 """The export, loaded by a process that knows TensorFlow and nothing of this package."""
 
+import datetime
+import io
 import json
 import shutil
 import subprocess
@@ -11,13 +13,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
-from medxfer import serving
+from medxfer import runs, serving, serving_warmup
 from medxfer.models import _layers
 
 CLASSES = ("background", "lumen-intima", "media-adventitia")
 SIDE = 31
+DAY = datetime.timedelta(days=1)
 MODULE = types.SimpleNamespace(INPUT_SIDE=SIDE, preprocess=lambda images: images / 50.0 - 2.0)
 
 # Runs with -I in another folder: neither the working tree nor PYTHONPATH can be imported. Where the
@@ -190,14 +194,23 @@ def test_signatures_are_those_tensorflow_serving_expects(exported):
             {"classes": "string", "scores": "float32"},
         ),
     }
-    assert json.loads((exported / serving.DESCRIPTION).read_text()) == {
+    description = json.loads((exported / serving.DESCRIPTION).read_text())
+    date = datetime.datetime.fromisoformat(description.pop("date"))
+    assert datetime.timedelta() <= datetime.datetime.now(datetime.UTC) - date < DAY
+    assert len(description.pop("weights_sha256")) == 64
+    assert description.pop("network").startswith("functional")  # of the test's own
+    assert description == {
         "app": "cimt",
         "classes": list(CLASSES),
         "patch": 9,
         "input_side": SIDE,
         "multilabel": False,
         "fit": "",
+        "input_range": [0, 255],
+        "decision": "the most probable class",
+        "thresholds": None,
         "weights": "float32",
+        "medxfer_version": runs.versions()["medxfer"],
         "run_card_hash": "abc",
     }
 
@@ -214,14 +227,105 @@ def test_exports_are_numbered_and_never_half_written(model, tmp_path, monkeypatc
     monkeypatch.setattr(serving, "_write", write)
     full = False
     assert export(model, tmp_path).name == "8"
-    assert export(model, tmp_path).name == "9"
+    assert export(network(7), tmp_path).name == "9"
     assert export(model, tmp_path, version=12).name == "12"
     with pytest.raises(FileExistsError, match="12 exists"):
-        export(model, tmp_path, version=12)
+        export(network(7), tmp_path, version=12)
     full = True
     with pytest.raises(OSError, match="disk full"):
-        export(model, tmp_path)
+        export(network(7), tmp_path)
     assert {entry.name for entry in (tmp_path / "cimt").iterdir()} == {"7", "8", "9", "12", "notes"}
+
+
+def test_the_same_weights_are_no_new_version(model, tmp_path):
+    first = export(model, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    assert export(model, tmp_path, run_card_hash="of another card") == first
+    assert export(model, tmp_path, version=1) == first
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+    for changed in ({"classes": ("a", "b", "c")}, {"patch": 12}, {"multilabel": True}):
+        newest = int(export(model, tmp_path, **changed).name)
+    assert newest == 4
+    (tmp_path / "cimt" / "4" / serving.DESCRIPTION).write_text("{")  # damaged: nothing is known
+    assert export(model, tmp_path, multilabel=True).name == "5"
+
+
+def bitmap(kind, side=9, **header):
+    """An encoded image; of PNG and GIF the size in the header may be changed."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((side, side), 7, np.uint8)).save(file, kind)
+    content = bytearray(file.getvalue())
+    for size in header.values():
+        place, length, order = {"PNG": (16, 4, "big"), "GIF": (6, 2, "little")}[kind]
+        for k in range(2):
+            start = place + k * length
+            content[start : start + length] = size.to_bytes(length, order)
+    return bytes(content)
+
+
+def large(kind):
+    file = io.BytesIO()
+    Image.new("L", (8000, 5001)).save(file, kind)
+    return file.getvalue()
+
+
+def test_a_bad_image_is_named_by_its_number(exported):
+    answer = tf.saved_model.load(str(exported)).signatures["image_bytes"]
+    classify = tf.saved_model.load(str(exported)).signatures["classify"]
+    good = [bitmap(kind) for kind in ("PNG", "JPEG", "GIF", "BMP")]
+    assert answer(image_bytes=tf.constant(good))["probabilities"].shape == (4, 3)
+    damaged = bytearray(good[0])
+    damaged[45] ^= 255  # within the compressed values: found only while decoding
+    bad = [b"", b"no image", b"BM", b"GIF89a", good[0][:30], good[1][:60], bytes(damaged),
+           bitmap("PNG", size=2**31 - 1), bitmap("GIF", size=65535),
+           *map(large, ("PNG", "JPEG", "GIF", "BMP"))]  # fmt: skip
+    said = "of the request, counted from 0, is no readable PNG, JPEG, GIF or BMP file of at most "
+    for content in bad:
+        for number in (0, 2):
+            sent = good[:2]
+            sent.insert(number, content)
+            with pytest.raises(tf.errors.InvalidArgumentError, match=f"image {number} {said}40000"):
+                answer(image_bytes=tf.constant(sent))
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"image 1 {said}"):
+            classify(
+                inputs=tf.constant([serving_warmup.example(one) for one in (good[0], content)])
+            )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, 255.5, 65535.0])
+def test_numbers_outside_the_range_are_refused(exported, value):
+    answer = tf.saved_model.load(str(exported)).signatures["serving_default"]
+    images = np.full((2, 9, 9, 1), 7, np.float32)
+    images[1, 4, 4, 0] = value
+    with pytest.raises(tf.errors.InvalidArgumentError, match="numbers from 0 to 255. Received: sh"):
+        answer(image=tf.constant(images))
+
+
+def test_an_empty_request_has_an_empty_answer(exported):
+    served = tf.saved_model.load(str(exported)).signatures
+    none = tf.constant([], tf.string)
+    for shape in ((0, 9, 9, 1), (0, 9, 9, 3), (0, 0, 0, 0)):
+        assert served["serving_default"](image=tf.zeros(shape))["probabilities"].shape == (0, 3)
+    assert served["image_bytes"](image_bytes=none)["probabilities"].shape == (0, 3)
+    assert {v.shape[0] for v in served["classify"](inputs=none).values()} == {0}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"shape \[2 0 9 1\]"):
+        served["serving_default"](image=tf.zeros((2, 0, 9, 1)))
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+@pytest.mark.parametrize("fit", ["", "pad", "crop"])
+def test_tensorflow_lite_needs_no_operations_of_tensorflow(model, tmp_path, fit):
+    path = export(model, tmp_path, fit=fit)
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(path), signature_keys=["serving_default"]
+    )
+    lite = tf.lite.Interpreter(model_content=converter.convert())
+    answer = lite.get_signature_runner("serving_default")
+    served = tf.saved_model.load(str(path)).signatures["serving_default"]
+    for shape in ((2, 9, 9, 1), (1, 31, 20, 3), (1, 7, 12, 1)):
+        images = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
+        expected = served(image=tf.constant(images))["probabilities"]
+        np.testing.assert_allclose(answer(image=images)["probabilities"], expected, atol=1e-4)
 
 
 def test_a_model_of_low_precision_is_exported_in_float32(tmp_path, patches):
