@@ -7,7 +7,6 @@ the flags are parsed, so that ``--help`` answers at once.
 
 import collections
 import contextlib
-import csv
 import dataclasses
 import functools
 import hashlib
@@ -23,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
 
-from data_prep import locks, signals, splits
+from data_prep import link_table, locks, signals, splits
 from data_prep.errors import AGAIN, ANEW, UserError, no_room
 from data_prep.options import RUNNERS, Options, Prepared
 
@@ -384,26 +383,13 @@ def _check(studies: Sequence["Study"], cases: Mapping[str, str], options: Option
         twice = [study.name for study in studies if counts[cases[study.name]] > 1]
         raise UserError(f"Studies need names (and pseudonyms) of their own: {', '.join(twice)}.")
     if options.link_table is not None:
-        link = options.link_table.resolve()
-        for folder in (options.output, shards.work_folder(options.output)):
-            if link.is_relative_to(folder.resolve()):
-                raise UserError(
-                    f"--link_table={options.link_table} lies in the output folder, which is "
-                    "passed on: keep it with the original data."
-                )
-        if not link.parent.is_dir():
-            raise UserError(f"--link_table={options.link_table}: its folder does not exist.")
+        work = shards.work_folder(options.output)
+        link_table.require_place(options.link_table, options.output, work)
 
 
 def _write_link_table(path: pathlib.Path, output: pathlib.Path, cases: Mapping[str, str]) -> None:
     """Write original name, case and subject of every study; no subject where it was skipped."""
     truth = json.loads((output / "truth.json").read_text())
     subjects = {case: fact["subject"] for split in truth.values() for case, fact in split.items()}
-    partial = path.with_name(path.name + ".partial")
-    partial.touch(mode=0o600)
-    # Names that are not UTF-8 keep their bytes in a form that can be read.
-    with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        table = csv.writer(file)
-        table.writerow(["original", "case", "subject"])
-        table.writerows([name, case, subjects.get(case, "")] for name, case in cases.items())
-    partial.replace(path)
+    rows = ([name, case, subjects.get(case, "")] for name, case in cases.items())
+    link_table.write(path, ["original", "case", "subject"], rows)

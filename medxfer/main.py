@@ -101,6 +101,12 @@ flags.DEFINE_bool(
     "--mode=predict: call results after the input files. Off, because file names often hold "
     "patient identifiers; results then carry pseudonyms and the terminal shows which is which.",
 )
+flags.DEFINE_string(
+    "link_table",
+    None,
+    "--mode=predict: CSV file to write, outside the output folder: original path, name in the "
+    "results, or why it was left out. Keep it with the originals. Default: none.",
+)
 flags.DEFINE_integer(
     "input_side",
     _DEFAULTS.input_side,
@@ -375,6 +381,7 @@ def _predict(run: runs.RunFolder) -> None:
         roi=FLAGS.roi,
         every_s=FLAGS.every_s,
         keep_names=FLAGS.keep_names,
+        link_table=pathlib.Path(FLAGS.link_table) if FLAGS.link_table else None,
     )
 
 

@@ -7,9 +7,23 @@ its gradient by a logit is probability minus truth. NumPy only; what is compiled
 :mod:`medxfer.steps`.
 """
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
+
+
+def columns(prefix: str, classes: Sequence[str]) -> list[str]:
+    """Headings of a table for the classes: without blanks, and no two alike."""
+    found: list[str] = []
+    for name in classes:
+        heading = f"{prefix}_" + re.sub(r"\s+", "_", name)
+        while heading in found:
+            heading += "_"
+        found.append(heading)
+    return found
 
 
 def log_probabilities(logits: NDArray, multilabel: bool) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """Raw images in, results out: for people who have a trained run and no annotation."""
 
+import csv
 import hashlib
 import json
 import math
@@ -9,8 +10,9 @@ import tempfile
 from absl import logging
 from tqdm import tqdm
 
+from data_prep import link_table as link_tables
 from data_prep.errors import UserError
-from medxfer import experiment
+from medxfer import experiment, outputs
 from medxfer.apps._options import PredictOptions
 from medxfer.config import Config
 from medxfer.runs import RunFolder
@@ -25,22 +27,28 @@ def predict(
     roi: list[str] | None = None,
     every_s: float | None = None,
     keep_names: bool = False,
+    link_table: pathlib.Path | None = None,
 ) -> list[dict]:
     """Apply a trained run to one raw study (image, video, volume) or to all of a folder.
 
-    Writes, per study, what the app's ``predict`` gives, and ``predictions.json`` for all, into
-    ``output``, which must not exist or be empty; nothing is left there if no image can be used.
+    Writes, per study, what the app's ``predict`` gives, and for all ``predictions.json`` and
+    ``predictions.csv`` (one line a study) into ``output``, which must not exist or be empty;
+    nothing is left there if no image can be used. With ``keep_names`` there is the path of each
+    study below ``source``; ``link_table`` is a CSV of original paths and names, for the owner.
 
     Raises
     ------
     UserError
         If the input is absent or holds no study, none can be used, the region is not four numbers,
-        the pixel size or the time between frames is not above 0, or ``output`` is not empty.
+        the pixel size or the time between frames is not above 0, ``output`` is not empty, or the
+        link table would lie in it.
     """
     if not source.exists():
         raise UserError(f"--input={source} does not exist.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output={output} is not empty: predictions go to a new folder.")
+    if link_table is not None:
+        link_tables.require_place(link_table, output)
     region = _region(roi)
     if mm_per_pixel is not None and not 0 < mm_per_pixel < math.inf:
         raise UserError(f"--mm_per_pixel must be above 0. Received: {mm_per_pixel}.")
@@ -69,7 +77,8 @@ def predict(
             except UserError as error:
                 left_out.append((path, str(error)))
                 continue
-            results.append({"name": name, **found})
+            shown = {"path": _below(path, source)} if keep_names else {}
+            results.append({"name": name, **shown, **found})
             used.append(path)
             logging.info("%s -> %s: %s", path.name, name, app.describe(found))
         for path, reason in left_out if results else left_out[1:]:
@@ -91,16 +100,51 @@ def predict(
             indent=2,
         )
         (pathlib.Path(partial) / "predictions.json").write_text(text + "\n")
+        _write_table(pathlib.Path(partial) / "predictions.csv", results)
         output.parent.mkdir(parents=True, exist_ok=True)
         if output.exists():
             output.rmdir()
         pathlib.Path(partial).chmod(0o755)
         pathlib.Path(partial).rename(output)
         pathlib.Path(partial).mkdir()  # for the clean-up of the temporary folder
+    if link_table is not None:
+        rows = [(path, found["name"], "") for path, found in zip(used, results, strict=True)]
+        rows += [(path, "", reason) for path, reason in left_out]
+        rows = sorted((str(path.absolute()), *more) for path, *more in rows)
+        link_tables.write(link_table, ["original", "name", "left_out"], rows)
     print(f"{len(results)} {app.INPUT}s predicted, {len(left_out)} left out. Results: {output}")
     if words:
         print(words)
     return results
+
+
+def _below(path: pathlib.Path, source: pathlib.Path) -> str:
+    """Path of a study below the input folder; the name of the input itself."""
+    for folder in (source, source.resolve()):
+        if path != folder and path.is_relative_to(folder):
+            return path.relative_to(folder).as_posix()
+    return path.name
+
+
+def _write_table(path: pathlib.Path, results: list[dict]) -> None:
+    """One line a study: its numbers and texts, and a column for the probability of each class."""
+    rows = []
+    for found in results:
+        row = {key: value for key, value in found.items() if isinstance(value, str | int | float)}
+        if shown := found.get("probabilities"):
+            row["predicted"] = "; ".join(_texts(found["predicted"]))
+            row |= zip(outputs.columns("p", list(shown)), shown.values(), strict=True)
+        row |= {"notes": "; ".join(found["notes"])} if "notes" in found else {}
+        rows.append(row)
+    # Names that are not UTF-8 are escaped.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def _texts(found: str | list[str]) -> list[str]:
+    return [found] if isinstance(found, str) else found
 
 
 def _pseudonym(path: pathlib.Path) -> str:

@@ -1,7 +1,6 @@
 """Prediction of the classify app: what raw images show."""
 
 import collections
-import csv
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -79,9 +78,7 @@ def predict(
     found = [cls for cls, shown in zip(classes, called, strict=True) if shown]
     return {
         "predicted": found if multilabel else found[0],
-        "probabilities": {
-            cls: round(float(p), 4) for cls, p in zip(classes, probabilities, strict=True)
-        },
+        "probabilities": {cls: float(p) for cls, p in zip(classes, probabilities, strict=True)},
     }
 
 
@@ -98,9 +95,9 @@ def collect(
     settings: Mapping,
     output: pathlib.Path,
 ) -> str:
-    """Write ``predictions.csv``, one line an image, and ``contact_sheet.png``.
+    """Write ``contact_sheet.png``.
 
-    The sheet has a row for each predicted class, of the images that are surest to show it.
+    It has a row for each predicted class, of the images that are surest to show it.
 
     Parameters
     ----------
@@ -117,16 +114,6 @@ def collect(
         How many images show which class.
     """
     classes = settings["classes"]
-    # Names that are not UTF-8 are escaped.
-    table = (output / "predictions.csv").open(
-        "w", newline="", encoding="utf-8", errors="backslashreplace"
-    )
-    with table as file:
-        writer = csv.writer(file)
-        writer.writerow(["name", "predicted", *(f"p {cls}" for cls in classes)])
-        for found in results:
-            called = "; ".join(_names(found))
-            writer.writerow([found["name"], called, *found["probabilities"].values()])
     counts = collections.Counter(name for found in results for name in _names(found))
     nothing = sum(not _names(found) for found in results)
     _sheet(paths, results, settings, [name for name, _ in counts.most_common(ROWS)], output)

@@ -177,14 +177,14 @@ def _entry(volume, probability: float, candidate) -> dict:
     z, y, x = (int(index) for index in candidate.voxel)
     left, back, up = volume.to_patient(np.array([candidate.voxel]))[0]
     return {
-        "x_mm": round(float(left), 2),
-        "y_mm": round(float(back), 2),
-        "z_mm": round(float(up), 2),
+        "x_mm": float(left),
+        "y_mm": float(back),
+        "z_mm": float(up),
         "voxel_x": x,
         "voxel_y": y,
         "voxel_z": z,
-        "volume_mm3": round(candidate.volume_mm3, 1),
-        "probability": round(probability, 4),
+        "volume_mm3": float(candidate.volume_mm3),
+        "probability": probability,
     }
 
 

@@ -83,7 +83,7 @@ def predict(
     with (output / f"{name}.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["x", "lumen_intima_y", "media_adventitia_y", "thickness_mm"])
-        writer.writerows((x, *(round(float(value), 4) for value in rest)) for x, *rest in table)
+        writer.writerows((x, *map(float, rest)) for x, *rest in table)
     lines = np.array(table, np.float64)
     _overlay(still.image, lines, output / f"{name}.png")
     thickness = lines[:, 3]

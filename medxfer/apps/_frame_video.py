@@ -46,7 +46,7 @@ def predict(
     rows = []
     for frame in _endoscopy.frames(path, options.every_s):
         image = fill(frame.image, settings["width"], settings["height"])
-        rows.append((frame.index, frame.time_s, round(float(scorer({"image": image})), 4)))
+        rows.append((frame.index, frame.time_s, float(scorer({"image": image}))))
     if not rows:
         raise UserError("it has no frame")
     columns = ("frame", "time_s", "informative")

@@ -71,7 +71,7 @@ def predict(
         found.sort(key=lambda pair: -pair[0])
         for probability, each in found:
             values = (each.x, each.y, *each.box, probability)
-            rows.append((frame.index, frame.time_s, *(round(float(v), 4) for v in values)))
+            rows.append((frame.index, frame.time_s, *map(float, values)))
         if found:
             sheet.append((found[0][0], frame.index, frame.time_s, _picture(frame.image, found[0])))
             sheet = sorted(sheet, key=lambda shown: -shown[0])[:SHEET]

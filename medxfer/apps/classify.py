@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from medxfer import outputs
 from medxfer.apps import _curves, _phantom
 from medxfer.apps._classification_images import collect, describe, predict, raw_inputs
 from medxfer.evaluation import classification as measures
@@ -27,7 +28,6 @@ SHOWN = 12  # images in the figure of mistakes
 LEARNT = ("train", "validation")  # what the classic method learns from, as the network does
 
 BATCH = 64  # images scored at once
-_LABEL, _P = "label ", "p "  # before a class's name, in the heads of tables
 
 #: Images uint8 (N, side, side, 3) -> probabilities float (N, classes).
 Scorer = Callable[[NDArray[np.uint8]], NDArray]
@@ -239,27 +239,34 @@ def rows(results: Images) -> list[dict[str, str | float]]:
             "case": image.case,
             "subject": image.subject,
         }
-        pairs = list(zip(results.classes, image.truth, image.probabilities, strict=True))
         if results.multilabel:
-            row |= {_LABEL + name: int(shown) for name, shown, _ in pairs}
+            row |= zip(outputs.columns("label", results.classes), image.truth.tolist(), strict=True)
         else:
             row["label"] = results.classes[image.truth.argmax()]
             row["predicted"] = results.classes[image.probabilities.argmax()]
-        table.append(row | {_P + name: float(p) for name, _, p in pairs})
+        heads = outputs.columns("p", results.classes)
+        table.append(row | dict(zip(heads, image.probabilities.tolist(), strict=True)))
     return table
 
 
 def restore(rows: Sequence[Mapping[str, str]], truth: Mapping[str, Mapping]) -> Images:
-    """Results from rows of ``predictions.csv``, of one run or several."""
-    classes = tuple(key.removeprefix(_P) for key in rows[0] if key.startswith(_P))
+    """Results from rows of ``predictions.csv``, of one run or several.
+
+    Headings of earlier versions have a blank after ``p`` and ``label``. Classes whose names hold
+    blanks have their names back where a row has them as label or as prediction.
+    """
+    heads = [key for key in rows[0] if key.startswith(("p_", "p "))]
     multilabel = "label" not in rows[0]
+    named = {row[key] for row in rows for key in ("label", "predicted") if key in row}
+    spelt = dict(zip(outputs.columns("p", sorted(named)), sorted(named), strict=True))
+    classes = tuple(spelt.get(head, head[2:]) for head in heads)
     images = []
     for row in rows:
         if multilabel:
-            shown = [int(row[_LABEL + name]) for name in classes]
+            shown = [int(row[f"label{head[1:]}"]) for head in heads]
         else:
             shown = [int(row["label"] == name) for name in classes]
-        probabilities = np.array([float(row[_P + name]) for name in classes])
+        probabilities = np.array([float(row[head]) for head in heads])
         keys = (row[name] for name in ("unit", "case", "subject"))
         images.append(Image(*keys, np.array(shown, np.int64), probabilities))
     return Images(images, classes, multilabel, {})

@@ -63,15 +63,17 @@ def test_an_image_becomes_a_table_a_picture_and_json(run, image, tmp_path, capsy
     (found,) = predict.predict(run, image, output, mm_per_pixel=MM)
     name = found["name"]
     assert re.fullmatch("[0-9a-f]{12}", name)
-    assert sorted(contents(output)) == sorted([f"{name}.csv", f"{name}.png", "predictions.json"])
+    assert sorted(contents(output)) == sorted(
+        [f"{name}.csv", f"{name}.png", "predictions.csv", "predictions.json"]
+    )
     table = rows(output / f"{name}.csv")
     assert found["columns"] == len(table) == 80  # two regions of 40 columns
     thickness = [row["thickness_mm"] for row in table]
-    np.testing.assert_allclose(found["thickness_mm"], np.mean(thickness), atol=1e-4)
-    np.testing.assert_allclose(found["thickness_max_mm"], max(thickness), atol=1e-4)
+    np.testing.assert_allclose(found["thickness_mm"], np.mean(thickness), rtol=1e-12)
+    assert found["thickness_max_mm"] == max(thickness)  # nothing is rounded
     for row in table:
         apart = row["media_adventitia_y"] - row["lumen_intima_y"]
-        np.testing.assert_allclose(apart * MM, row["thickness_mm"], atol=1e-4)
+        np.testing.assert_allclose(apart * MM, row["thickness_mm"], rtol=1e-9)
         (x, y, width, height), *_ = [r for r in found["regions"] if r[0] <= row["x"] < r[0] + r[2]]
         assert y <= row["lumen_intima_y"] <= row["media_adventitia_y"] <= y + height - 1
     written = json.loads((output / "predictions.json").read_text())
@@ -89,7 +91,7 @@ def test_no_name_and_no_path_is_in_the_results(run, image, tmp_path):
     output = tmp_path / "results"
     predict.predict(run, image.parent, output, mm_per_pixel=MM)
     files = contents(output)
-    assert len(files) == 5
+    assert len(files) == 6
     for name, content in files.items():
         for secret in (PERSON, "Mueller", "Schmidt", "Karl", str(tmp_path), "input"):
             assert secret not in name
@@ -111,6 +113,40 @@ def test_keep_names_keeps_them(run, image, tmp_path):
     )
     assert [result["name"] for result in found] == [f"0000-{PERSON}", "0001-second"]
     assert "0001-second.csv" in contents(tmp_path / "results")
+    with (tmp_path / "results" / "predictions.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["path"] for row in table] == [f"{PERSON}.png", "second.png"]
+    for row, result in zip(table, found, strict=True):
+        for key in ("name", "path"):
+            assert row[key] == result[key]
+        for key in ("mm_per_pixel", "columns", "thickness_mm", "thickness_max_mm"):
+            assert float(row[key]) == result[key]
+        assert not any(" " in key for key in row)
+
+
+def test_a_link_table_names_the_originals_and_what_was_left_out(run, image, tmp_path):
+    deep = image.parent / "ward 7"
+    deep.mkdir()
+    shutil.copy(image, deep / "second.png")
+    (deep / "broken.png").write_bytes(b"nothing")
+    link, output = tmp_path / "link.csv", tmp_path / "results"
+    found = predict.predict(run, image.parent, output, mm_per_pixel=MM, link_table=link)
+    with link.open(newline="") as file:
+        table = {row["original"]: row for row in csv.DictReader(file)}
+    names = {result["name"]: "" for result in found}
+    assert list(table) == sorted(map(str, [image, deep / "broken.png", deep / "second.png"]))
+    assert {row["name"]: row["left_out"] for row in table.values() if row["name"]} == names
+    assert "unreadable" in table[str(deep / "broken.png")]["left_out"]
+    assert link.stat().st_mode & 0o077 == 0
+    for content in contents(output).values():
+        assert PERSON.encode() not in content and b"path" not in content
+    shutil.rmtree(output)
+    for path, message in (
+        (output / "link.csv", "lies in the output folder"),
+        (tmp_path / "a" / ".." / "results" / "x" / "link.csv", "lies in the output folder"),
+        (tmp_path / "absent" / "link.csv", "its folder does not exist"),
+    ):
+        refused(run, image, output, message, mm_per_pixel=MM, link_table=path)
 
 
 def test_a_region_may_be_given(run, image, tmp_path):
@@ -207,7 +243,7 @@ def test_absent_and_empty_inputs_and_used_outputs(run, image, tmp_path):
 def test_an_empty_output_folder_is_used(run, image, tmp_path):
     (tmp_path / "results").mkdir()
     predict.predict(run, image, tmp_path / "results", mm_per_pixel=MM)
-    assert len(contents(tmp_path / "results")) == 3
+    assert len(contents(tmp_path / "results")) == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["input", "results"]
 
 

@@ -62,7 +62,7 @@ def rows(app, planned, cases):
                 )
             elif app == "classify":
                 probability = 1 / (1 + np.exp(-score))
-                guess = {"p no": 1 - probability, "p yes": probability}
+                guess = {"p_no": 1 - probability, "p_yes": probability}
                 found.append(row | {"label": ("no", "yes")[label], "predicted": "no", **guess})
             elif app == "frame":
                 found.append(row | {"frame": place, "label": label, "score": score})
