@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
 
-from data_prep import link_table, locks, signals, splits
+from data_prep import link_table, locks, progress, signals, splits
 from data_prep.errors import AGAIN, ANEW, UserError, no_room
 from data_prep.options import RUNNERS, Options, Prepared
 
@@ -154,7 +154,7 @@ def run(main: Callable[[], None], resumes: bool = True) -> None:
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             _check_arguments(arguments[1:])
-            with signals.terminable():
+            with signals.terminable(), progress.watched():
                 main()
         except UserError as error:
             print(f"Error: {error}", file=sys.stderr)

@@ -17,7 +17,6 @@ import os
 import pathlib
 import re
 import signal
-import sys
 import threading
 import traceback
 import uuid
@@ -25,9 +24,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
 from absl import logging
-from tqdm import tqdm
 
-from data_prep import records
+from data_prep import progress, records
 from data_prep.errors import AGAIN, OutputError, UserError, no_room
 from data_prep.readers._paths import inside
 
@@ -178,17 +176,11 @@ def run(
     work = functools.partial(work_on, function=function, folder=folder, extras=dict(extras))
     done = map(work, jobs) if workers == 1 else _pooled(work, jobs, min(workers, len(jobs)))
     failed: dict[str, Skipped] = {}
-    with tqdm(total=len(jobs), unit="study", disable=not sys.stderr.isatty()) as bar:
-        for count, failure in enumerate(done, 1):
-            bar.update()
-            if bar.disable:
-                logging.log_every_n_seconds(
-                    logging.INFO, "%d of %d studies done.", 30, count, len(jobs)
-                )
-            if failure is not None:
-                failed[failure.study.name] = failure
-                if strict:
-                    refuse(failure)
+    for failure in progress.track(done, "Preparing", len(jobs), "studies"):
+        if failure is not None:
+            failed[failure.study.name] = failure
+            if strict:
+                refuse(failure)
     return outcome(studies, tokens, folder, failed)
 
 

@@ -2,15 +2,15 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from tqdm import tqdm
 
+from data_prep.progress import track
 from medxfer import distribution, runs
 from medxfer.config import Config
 from medxfer.data import Pipeline
@@ -79,11 +79,6 @@ class Source:
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
             yield rows[len(rows) * place // count : len(rows) * (place + 1) // count]
-
-
-def bar(steps: Iterable, what: str, total: int) -> Iterable:
-    """The same, with a progress bar on a terminal if it takes more than two seconds."""
-    return tqdm(steps, what, total, leave=False, disable=None, delay=2)
 
 
 def _ahead(batches: Iterator) -> Iterator:
@@ -209,7 +204,7 @@ class _Maker:
         size = self._config.batch_size
         compute = self._features if len(models) == 1 else self._together(models)
         steps = -(-part.num_examples // size)
-        for rows, x, _ in bar(part.ordered(), f"frozen layers, {name}", steps):
+        for rows, x, _ in track(part.ordered(), f"frozen layers, {name}", steps, "batches"):
             made = compute(x)
             yield np.asarray(rows), *(made if isinstance(made, list) else [made])
 

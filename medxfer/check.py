@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from data_prep import records
+from data_prep import progress, records
 from data_prep.errors import UserError
 from data_prep.splits import PARTS
 from medxfer import check_estimate, check_images, plugins
@@ -61,7 +61,8 @@ class _Survey:
         self._calibration: dict[str, set[float]] = collections.defaultdict(set)
         for name in folder.splits:
             self.splits.append(split := _Split(name))
-            for path in folder.files(name):
+            files = folder.files(name)
+            for path in progress.track(files, f"Reading, {name}", len(files), "shards"):
                 place = 0
                 for batch in _batches(folder, path):
                     self._add(split, path, place, batch)

@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
 
 import keras
 import tensorflow as tf
 from absl import logging
 
+from data_prep import locks, progress
 from data_prep.errors import UserError
 from medxfer import (
     data,
@@ -64,7 +65,8 @@ def open_data(config: Config) -> DatasetFolder:
     if config.data:
         return DatasetFolder.open(config.data, app=config.app)
     logging.info("No --data: synthetic %s studies are used (made once, then kept).", config.app)
-    records = app_of(config).prepared_phantom(runs.cache_folder() / "phantoms")
+    with progress.doing("Preparing synthetic studies"):
+        records = app_of(config).prepared_phantom(runs.cache_folder() / "phantoms")
     return DatasetFolder.open(records, app=config.app)
 
 
@@ -275,32 +277,46 @@ def finish(
     app = app_of(config)
     started = time.monotonic()
     scorer = app.cnn(network(built, folder.settings, config))
-    methods = {config.tune: app.score(folder, "test", scorer, progress=True)}
+    methods = {config.tune: _score(app, folder, config.tune, scorer)}
     if counterparts:
-        for name, scorer in app.counterparts(folder, card["data"]["seen_subjects"]).items():
-            methods[name] = app.score(folder, "test", scorer)
-    card["metrics"] = {
-        name: {key: dataclasses.asdict(value) for key, value in app.metrics(results).items()}
-        for name, results in methods.items()
-    }
-    card["comparison"] = {
-        measure: [dataclasses.asdict(pair) for pair in pairs]
-        for measure, pairs in app.compare(methods).items()
-    }
+        with progress.doing("Preparing the classic methods"):
+            classic = app.counterparts(folder, card["data"]["seen_subjects"])
+        for name, scorer in classic.items():
+            methods[name] = _score(app, folder, name, scorer)
+    with progress.doing("Computing intervals"):
+        card["metrics"] = {
+            name: {key: dataclasses.asdict(value) for key, value in app.metrics(results).items()}
+            for name, results in methods.items()
+        }
+        card["comparison"] = {
+            measure: [dataclasses.asdict(pair) for pair in pairs]
+            for measure, pairs in app.compare(methods).items()
+        }
     card["seconds"]["evaluation"] = time.monotonic() - started
     run.write_json("metrics.json", {"metrics": card["metrics"], "comparison": card["comparison"]})
     rows = [
         {"method": name, **row} for name, results in methods.items() for row in app.rows(results)
     ]
     run.write_table("predictions.csv", rows)
-    drawn = report.draw(run, app, methods, card["history"])
-    report.log_figures(run, drawn)
+    with progress.doing("Drawing figures"):
+        drawn = report.draw(run, app, methods, card["history"])
+        report.log_figures(run, drawn)
     card["run_card_hash"] = runs.card_hash(card)
     if export_model:
         card["export"] = str(export(run, config, card, built, folder).relative_to(run.path))
     run.write_text("report.html", report.html(app, card, folder, drawn))
     run.write_json("run_card.json", card)
     return card
+
+
+def _score(app: ModuleType, folder: DatasetFolder, name: str, scorer: Callable) -> Collection:
+    """Results of a method on the test part; says how long it took."""
+    began = time.monotonic()
+    with progress.doing(name):
+        results = app.score(folder, "test", scorer)
+    took = locks.duration(time.monotonic() - began)
+    logging.info("%s: %d records of the test part scored in %s.", name, len(results), took)
+    return results
 
 
 def trained(run: RunFolder, classes: int, float32: bool = False) -> Built:
@@ -403,15 +419,16 @@ def export(
     RuntimeError
         If a SavedModel answers otherwise than the network.
     """
-    return exports.write(
-        run.path / "export",
-        built.model,
-        built.network,
-        folder,
-        monitor=app_of(config).monitor,
-        batch_size=config.batch_size,
-        variants=variants,
-        app=config.app,
-        patch=_side(folder.settings)[1],
-        run_card_hash=runs.card_hash(card),
-    )
+    with progress.doing("Exporting the network"):
+        return exports.write(
+            run.path / "export",
+            built.model,
+            built.network,
+            folder,
+            monitor=app_of(config).monitor,
+            batch_size=config.batch_size,
+            variants=variants,
+            app=config.app,
+            patch=_side(folder.settings)[1],
+            run_card_hash=runs.card_hash(card),
+        )

@@ -19,7 +19,8 @@ from absl import logging
 from numpy.typing import NDArray
 
 from data_prep.errors import UserError
-from medxfer import batches, data, distribution, experiment, runs, tuning
+from data_prep.progress import track
+from medxfer import data, distribution, experiment, runs, tuning
 from medxfer.checkpoints import Checkpoints
 from medxfer.config import Config
 from medxfer.dataset_folder import DatasetFolder
@@ -107,7 +108,7 @@ class _Climb(StageLoop):
             self._adapt(0)
         losses: list[float] = []
         for rate, (x, y) in zip(
-            batches.bar(rates, "rates", len(rates)), self._endless(), strict=False
+            track(rates, "Trying", len(rates), "rates"), self._endless(), strict=False
         ):
             self._optimizer.learning_rate = rate
             losses.append(float(self._step(x, y)))

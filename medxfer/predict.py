@@ -8,9 +8,9 @@ import pathlib
 import tempfile
 
 from absl import logging
-from tqdm import tqdm
 
 from data_prep import link_table as link_tables
+from data_prep import progress
 from data_prep.errors import UserError
 from medxfer import experiment, outputs
 from medxfer.apps._options import PredictOptions
@@ -69,7 +69,9 @@ def predict(
     output = output.absolute()
     place = next(folder for folder in output.parents if folder.is_dir())
     with tempfile.TemporaryDirectory(dir=place, prefix=f".{output.name}-") as partial:
-        for number, path in enumerate(tqdm(paths, unit=app.INPUT, disable=len(paths) < 2 or None)):
+        for number, path in enumerate(
+            progress.track(paths, "Predicting", len(paths), f"{app.INPUT}s")
+        ):
             try:
                 name = path.stem if keep_names else _pseudonym(path)
                 name = f"{number:04d}-{name}" if len(paths) > 1 else name

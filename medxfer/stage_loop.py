@@ -14,6 +14,7 @@ from absl import logging
 
 from data_prep import signals
 from data_prep.errors import UserError
+from data_prep.progress import track
 from medxfer import batches, distribution, outputs
 from medxfer.checkpoints import Checkpoints
 from medxfer.config import Config
@@ -244,7 +245,7 @@ class StageLoop:
         train, progress = self._train, self._progress
         self._losses = list(progress.losses)
         steps = itertools.islice(train.epoch(number), progress.step, None)
-        for x, y in batches.bar(steps, self._where, train.steps - progress.step):
+        for x, y in track(steps, self._where, train.steps - progress.step, "batches"):
             self._losses.append(self._step(x, y))
             # One step late, so that a GPU has the next one to work on meanwhile.
             self._require_finite(self._losses[-2:][0], rate)
@@ -305,7 +306,7 @@ class StageLoop:
         steps = -(-len(source.labels) // self._run.config.batch_size)
 
         def rows():
-            for indices, x in batches.bar(source.ordered(), "features", steps):
+            for indices, x in track(source.ordered(), "features", steps, "batches"):
                 yield indices, self._features(x)
 
         return frozen.in_memory(
@@ -320,7 +321,7 @@ class StageLoop:
         shape = len(self._validation.labels), self._run.model.output_shape[-1]
         logits = np.zeros(shape, np.float32)
         steps = -(-len(self._validation.labels) // self._run.config.batch_size)
-        ordered = batches.bar(self._validation.ordered(), "validation", steps)
+        ordered = track(self._validation.ordered(), "validation", steps, "batches")
         for count, (rows, x) in enumerate(ordered, 1):
             logits[rows] = self._logits(x)
             self._end_if_asked(count)

@@ -15,7 +15,7 @@ import sys
 
 from absl import flags, logging
 
-from data_prep import command, quiet, signals
+from data_prep import command, progress, quiet, signals
 from data_prep.errors import UserError
 from data_prep.locks import duration
 from medxfer import main as runs_main
@@ -162,7 +162,8 @@ def main() -> None:
             )
         if outcome.complete or shard[1] == 1:
             with study.turn("conclusion", FLAGS.claim_age):  # shards may end together
-                conclude.conclude(study, plan, folder)
+                with progress.doing("Comparing the runs"):
+                    conclude.conclude(study, plan, folder)
     if outcome.failed:
         sys.exit(1)
 

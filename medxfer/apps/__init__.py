@@ -12,7 +12,7 @@ An app is a module with
 ``cnn(network)``, ``counterparts(folder, subjects)``
     Scorers behind one contract: of a :class:`medxfer.network.TrainedNetwork`, and name -> scorer of
     the classic methods beside it, which may learn from those subjects of the records.
-``score(folder, split, scorer, progress)``
+``score(folder, split, scorer)``
     Results, one per unit.
 ``metrics(results)``, ``compare(methods)``
     Name -> interval; measure -> paired comparisons of every two methods.

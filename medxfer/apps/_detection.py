@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep import patches
+from data_prep import patches, progress
 from medxfer.apps import _curves
 from medxfer.evaluation import froc, roc
 from medxfer.evaluation.intervals import Interval
@@ -117,26 +117,16 @@ def cnn(network) -> Scorer:
     return scorer
 
 
-def score(
-    folder, split: str, scorer: Scorer, progress: bool = False, places: Sequence[str] = ()
-) -> Detections:
+def score(folder, split: str, scorer: Scorer, places: Sequence[str] = ()) -> Detections:
     """Apply ``scorer`` to every candidate of a split.
 
     ``places`` are the features of a record that say where the candidate lies.
     """
-    from tqdm import tqdm
-
     from medxfer import data
 
     found, pictures = [], {}
-    bar = tqdm(
-        data.units(folder, split),
-        total=folder.count(split),
-        desc=split,
-        unit="candidate",
-        disable=None if progress else True,  # None: not in a file
-    )
-    each = iter(bar)
+    units = data.units(folder, split)
+    each = progress.track(units, f"{split} part", folder.count(split), "candidates")
     together = getattr(scorer, "together", lambda units: [scorer(unit) for unit in units])
     while group := list(itertools.islice(each, GROUP)):
         for unit, value in zip(group, together(group), strict=True):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from data_prep import progress
 from medxfer.apps import _curves, _phantom
 from medxfer.apps._far_wall import MIN_THICKNESS_MM
 from medxfer.apps._far_wall import describe as describe
@@ -173,20 +174,13 @@ def counterparts(folder=None, subjects=None) -> dict[str, Scorer]:
     }
 
 
-def score(folder, split: str, scorer: Scorer, progress: bool = False) -> list[Result]:
+def score(folder, split: str, scorer: Scorer) -> list[Result]:
     """Apply ``scorer`` to every region of a split."""
-    from tqdm import tqdm
-
     from medxfer import data
 
     found = []
-    for unit in tqdm(
-        data.units(folder, split),
-        total=folder.count(split),
-        desc=f"{split}",
-        unit="ROI",
-        disable=None if progress else True,  # None: not in a file
-    ):
+    units = data.units(folder, split)
+    for unit in progress.track(units, f"{split} part", folder.count(split), "regions"):
         image, margin = np.squeeze(unit["image"], axis=-1), int(unit["margin"])
         inner = slice(margin, -margin or None)
         found.append(

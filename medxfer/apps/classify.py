@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep import progress
 from medxfer import outputs
 from medxfer.apps import _curves, _phantom
 from medxfer.apps._classification_images import collect, describe, predict, raw_inputs
@@ -151,23 +152,15 @@ def counterparts(folder, subjects: Collection[str] | None = None) -> dict[str, S
     return {"handcrafted": handcrafted}
 
 
-def score(folder, split: str, scorer: Scorer, progress: bool = False) -> Images:
+def score(folder, split: str, scorer: Scorer) -> Images:
     """Apply ``scorer`` to every image of a split."""
-    from tqdm import tqdm
-
     from medxfer import data
 
     found: list[Image] = []
     noted: list[Image] = []
     pictures: dict[str, NDArray[np.uint8]] = {}
-    bar = tqdm(
-        data.units(folder, split),
-        total=folder.count(split),
-        desc=split,
-        unit="image",
-        disable=None if progress else True,  # None: not in a file
-    )
-    rest = iter(bar)
+    units = data.units(folder, split)
+    rest = progress.track(units, f"{split} part", folder.count(split), "images")
     for units in iter(lambda: list(itertools.islice(rest, BATCH)), []):
         probabilities = np.asarray(scorer(np.stack([unit["image"] for unit in units])), np.float64)
         for unit, row in zip(units, probabilities, strict=True):

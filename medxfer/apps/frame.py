@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep import progress
 from medxfer.apps import _curves, _phantom
 from medxfer.apps._endoscopy import raw_inputs
 from medxfer.apps._frame_video import describe, predict
@@ -140,20 +141,13 @@ def counterparts(folder, subjects: Collection[str] | None = None) -> dict[str, S
     return {"handcrafted": handcrafted} | plain
 
 
-def score(folder, split: str, scorer: Scorer, progress: bool = False) -> Frames:
+def score(folder, split: str, scorer: Scorer) -> Frames:
     """Apply ``scorer`` to every frame of a split."""
-    from tqdm import tqdm
-
     from medxfer import data
 
     found, pictures = [], {}
-    for unit in tqdm(
-        data.units(folder, split),
-        total=folder.count(split),
-        desc=split,
-        unit="frame",
-        disable=None if progress else True,  # None: not in a file
-    ):
+    units = data.units(folder, split)
+    for unit in progress.track(units, f"{split} part", folder.count(split), "frames"):
         keys = (unit[name] for name in ("unit", "case", "subject"))
         found.append(Frame(*keys, int(unit["label"]), int(unit["frame"]), float(scorer(unit))))
         pictures[unit["unit"]] = unit["image"][::3, ::3].copy()

@@ -67,9 +67,9 @@ def counterparts(folder, subjects: Collection[str] | None = None) -> dict[str, S
     return {"handcrafted": lambda unit: float(fitted.score(unit["features"][None])[0])}
 
 
-def score(folder, split: str, scorer: Scorer, progress: bool = False) -> Detections:
+def score(folder, split: str, scorer: Scorer) -> Detections:
     """Apply ``scorer`` to every candidate of a split."""
-    return _detection.score(folder, split, scorer, progress, PLACES)
+    return _detection.score(folder, split, scorer, PLACES)
 
 
 def metrics(results: Detections, seed: int = 0) -> dict[str, Interval]:

@@ -45,9 +45,9 @@ def counterparts(folder=None, subjects=None) -> dict[str, Scorer]:
     return {"handcrafted": lambda unit: float(unit["score"])}
 
 
-def score(folder, split: str, scorer: Scorer, progress: bool = False) -> Detections:
+def score(folder, split: str, scorer: Scorer) -> Detections:
     """Apply ``scorer`` to every candidate of a split."""
-    return _detection.score(folder, split, scorer, progress, PLACES)
+    return _detection.score(folder, split, scorer, PLACES)
 
 
 def metrics(results: Detections, seed: int = 0) -> dict[str, Interval]:

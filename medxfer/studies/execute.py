@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import logging
 
-from data_prep import locks
+from data_prep import locks, progress
 from data_prep.errors import UserError
 from medxfer import main, plugins, tuning
 from medxfer.config import Config
@@ -215,12 +215,14 @@ class _Executor:
 
     def work(self) -> Outcome:
         try:
-            while True:
-                self._reap()
-                self._fill()
-                if not self._active:
-                    break
-                time.sleep(self._poll)
+            with progress.counted("Study", len(self._plan.runs), "runs") as work:
+                while True:
+                    self._reap()
+                    self._fill()
+                    work.done = len(self._ended)
+                    if not self._active:
+                        break
+                    time.sleep(self._poll)
         finally:
             self._stop()
         left = {run.name for run in self._plan.runs} - self._ended

@@ -188,7 +188,7 @@ class AppTestCase:
         expected = {
             "prepared_phantom": ["cache"],
             "monitor": ["probabilities", "labels"],
-            "score": ["folder", "split", "scorer", "progress"],
+            "score": ["folder", "split", "scorer"],
             "figures": ["methods", "history"],
             "predict": ["path", "scorer", "settings", "name", "output", "options"],
         }
