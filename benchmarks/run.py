@@ -22,6 +22,8 @@ import tempfile
 
 import _shared
 
+from medxfer import provenance
+
 HERE = pathlib.Path(__file__).parent
 #: The figures that README shows, and where it shows them.
 KEPT = HERE.parent / "docs" / "benchmarks.json"
@@ -50,16 +52,8 @@ def machine() -> dict:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    flags = next((line for line in lines if line.startswith("flags")), "").split()
     return {
-        "processor": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "matrix_units": "amx_tile" in flags,
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
-        "system": f"{platform.system()} {platform.release()}",
+        **provenance.machine(),
         "python": platform.python_version(),
         "packages": versions,
     }

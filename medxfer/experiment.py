@@ -19,6 +19,7 @@ from medxfer import (
     exports,
     models,
     plugins,
+    provenance,
     report,
     runs,
     training,
@@ -196,7 +197,7 @@ def _fit(
         "best_epoch": history.best.number,
         "best_validation_auc": history.best.score,
         "trained_weights_sha256": runs.sha256(run.weights),
-        "versions": runs.versions(),
+        **provenance.provenance(),
     }
     if choice is not None:
         card["search"] = choice.to_json()

@@ -51,6 +51,9 @@ class Drawing:
     png: pathlib.Path
 
 
+_MADE = ("date", "command", "commit", "machine")  # of the run card
+
+
 def draw(
     run: RunFolder, app: ModuleType, methods: Mapping[str, Sequence], history: Sequence[Mapping]
 ) -> list[Drawing]:
@@ -200,6 +203,14 @@ def html(app: ModuleType, card: Mapping, folder, drawn: Sequence[Drawing]) -> st
         _table(("setting", "value"), [(k, json.dumps(v)) for k, v in sorted(settings.items())]),
         _table(
             ("prepared with", "value"), [(k, json.dumps(v)) for k, v in folder.settings.items()]
+        ),
+        _table(
+            ("made", "value"),
+            [
+                (k, json.dumps(card[k]))
+                for k in ("date", "command", "commit", "machine")
+                if k in card
+            ],
         ),
         _table(("package", "version"), sorted(card["versions"].items())),
     ]

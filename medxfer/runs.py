@@ -11,17 +11,13 @@ import json
 import math
 import os
 import pathlib
-import platform
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 
 from data_prep import locks
 from data_prep.errors import UserError
 from medxfer.config import Config
-
-PACKAGES = ("medxfer", "tensorflow", "keras", "numpy", "scipy", "pydicom")
 
 CONFIG = "config.json"
 
@@ -326,17 +322,6 @@ def card_hash(card: Mapping) -> str:
     """
     kept = {name: value for name, value in card.items() if name not in _LATER}
     return hashlib.sha256(json.dumps(_finite(kept), sort_keys=True).encode()).hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Python, platform and packages, for the run card."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def sha256(path: pathlib.Path) -> str:

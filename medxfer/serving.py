@@ -51,7 +51,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from medxfer import runs, serving_decode, serving_fit, serving_warmup, serving_weights
+from medxfer import provenance, serving_decode, serving_fit, serving_warmup, serving_weights
 from medxfer.data import patch_transform
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
@@ -137,7 +137,7 @@ def export(
         "thresholds": [0.5] * len(classes) if multilabel else None,
         "weights": weights,
         "weights_sha256": _digest(twin.get_weights()),
-        "medxfer_version": runs.versions()["medxfer"],
+        "medxfer_version": provenance.versions()["medxfer"],
     }
     if (newest := _newest(home)) and version in (None, newest):
         with contextlib.suppress(OSError, ValueError):

@@ -9,7 +9,7 @@ import pathlib
 import time
 
 from data_prep import command, quiet, splits
-from medxfer import main, runs
+from medxfer import main, provenance, runs
 from medxfer.config import Config
 
 
@@ -52,7 +52,7 @@ def evaluate(config: Config, run: runs.RunFolder) -> dict:
         },
         "metrics": found,
         "history": [],
-        "versions": runs.versions(),
+        **provenance.provenance(),
         "seconds": {"evaluation": time.monotonic() - started},
     }
     run.write_json("run_card.json", card)

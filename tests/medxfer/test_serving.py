@@ -16,7 +16,7 @@ from keras import layers
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
-from medxfer import runs, serving, serving_warmup
+from medxfer import provenance, serving, serving_warmup
 from medxfer.models import _layers
 
 CLASSES = ("background", "lumen-intima", "media-adventitia")
@@ -210,7 +210,7 @@ def test_signatures_are_those_tensorflow_serving_expects(exported):
         "decision": "the most probable class",
         "thresholds": None,
         "weights": "float32",
-        "medxfer_version": runs.versions()["medxfer"],
+        "medxfer_version": provenance.versions()["medxfer"],
         "run_card_hash": "abc",
     }
 
