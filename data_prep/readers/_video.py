@@ -4,17 +4,20 @@ The packets are listed first, without decoding: their timestamps, sorted, are th
 frames. Then only what is needed is decoded. Packets are left undecoded only up to a point where the
 codec guarantees a fresh start (every frame of an intra-only codec, a key frame of VP8 and VP9, an
 IDR picture of H.264 and H.265); a "key frame" as such is not enough, for after an open GOP's the
-frames may refer to what lies before.
+frames may refer to what lies before. Where the first frames come out of the decoder in another
+order than their timestamps (H.264 in AVI has those of storage only), nothing is skipped, and frames
+are numbered as they come.
 """
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import numpy as np
 
-from data_prep.readers import _images
+from data_prep.readers import _containers, _images, _video_frames
 from data_prep.readers._images import Unusable
 
 SUFFIXES = tuple(
@@ -23,9 +26,8 @@ SUFFIXES = tuple(
 )
 INTRA_ONLY = {"mjpeg", "prores", "dnxhd", "dvvideo", "huffyuv", "ffvhuff", "rawvideo", "png"}
 KEY_IS_START = {"vp8", "vp9"}
-SLACK_S = 0.5  # by which a container's stated length may exceed its last frame
-LEAST_SLACK = 3  # frames
 REORDERED = 16  # frames that H.264 and H.265 may hold back to show them in order, at most
+NO_VIDEO = ("attached_pic", "timed_thumbnails", "still_image", "dependent")  # dispositions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,34 +38,40 @@ class Index:
     ----------
     count : int
         Frames that can be read up to a break, if there is one.
-    expected : int
-        Frames that the container announces; ``count`` where it announces none.
+    expected : int or None
+        Frames of the whole video; None where it is cut and its container announces none.
     is_cut : bool
         The file ends before its content does, or a packet is damaged.
     pts : numpy.ndarray or None
-        int64 (count,) timestamps in presentation order; None where they are absent or not unique:
-        then frames are counted as the decoder gives them, and nothing is skipped.
+        int64 (count,) timestamps in presentation order; None where they are absent or not unique.
     runs : numpy.ndarray or None
         int64 (count,): for each frame in presentation order, the number of the fresh start after
-        which it is decoded.
+        which it is decoded. None where timestamps do not tell the order of presentation: then
+        frames are counted as the decoder gives them, and nothing is skipped.
     time_base : Fraction
         Seconds of one step of ``pts``.
     rate : Fraction or None
         Frames a second, as stated.
+    turn : tuple of int
+        See :func:`data_prep.readers._video_frames.turn`.
+    notes : tuple of str
+        What is true of its frames and to be said; see :func:`data_prep.readers._video_frames.notes`.
     """
 
     count: int
-    expected: int
+    expected: int | None
     is_cut: bool
     pts: np.ndarray | None
     runs: np.ndarray | None
     order: np.ndarray | None
     time_base: Fraction
     rate: Fraction | None
+    turn: tuple[int, int, int, int] = _video_frames.NO_TURN
+    notes: tuple[str, ...] = ()
 
     def time_s(self, number: int) -> float | None:
         """Seconds from the first frame to frame ``number``; None where nothing says it."""
-        if self.pts is not None:
+        if self.pts is not None and number < len(self.pts):
             return float((int(self.pts[number]) - int(self.pts[0])) * self.time_base)
         return float(number / self.rate) if self.rate else None
 
@@ -78,13 +86,13 @@ class Index:
 
 
 def scan(path: pathlib.Path) -> Index:
-    """List the packets of a video's first video stream.
+    """List the packets of a video, and look at its first frames.
 
     Raises
     ------
     Unusable
-        If the file is missing, empty or no video, if it was cut before its table of contents, or
-        if nothing here decodes its codec.
+        If the file is missing, empty or no video, holds several, was cut before its table of
+        contents, its frames are to be turned by odd angles, or nothing here decodes its codec.
     """
     with _Opened(path) as (container, stream):
         context = stream.codec_context
@@ -105,25 +113,28 @@ def scan(path: pathlib.Path) -> Index:
                 continue
             pts.append(packet.pts)
             runs.append(run)
-        expected = max(len(pts), stream.frames + len(pts) - read)
-        is_cut |= container.format.name == "mpegts" and _ends_amid_a_packet(path)
-        stated = _stated_seconds(container, stream)
+        ends_early = _containers.is_cut(path, container.format.name)
+        more = max(0, stream.frames - read)
+        is_cut |= bool(more) if ends_early is None else ends_early
+        more *= is_cut
+        pixel_shape = stream.sample_aspect_ratio
         base, rate = stream.time_base or Fraction(1, 1000), stream.average_rate
+        name = context.name
     if not pts:
         raise Unusable("no frame of the video can be read")
-    if expected > len(pts):
-        is_cut = True
-    unique = None not in pts and len(set(pts)) == len(pts)
-    if unique and stated and rate and not is_cut:
-        lasting = float((max(pts) - min(pts)) * base + 1 / rate)
-        if stated - lasting > max(SLACK_S, LEAST_SLACK / float(rate)):
-            is_cut, expected = True, len(pts) + round((stated - lasting) * float(rate))
-    if not unique:
-        return Index(len(pts), expected, is_cut, None, None, None, base, rate)
+    first = list(itertools.islice(_in_order(path), 1 if name in INTRA_ONLY else 2 * REORDERED))
+    first = [frame for frame in first if frame is not None]
+    looks = (_video_frames.turn(first[0]), _video_frames.notes(first[0], pixel_shape)) if first else ()
+    expected = len(pts) + more if more or not is_cut else None
+    if None in pts or len(set(pts)) < len(pts):
+        return Index(len(pts), expected, is_cut, None, None, None, base, rate, *looks)
     stamps = np.array(pts, np.int64)
     shown = np.argsort(stamps)
-    numbers = np.array(runs, np.int64)[shown]
-    return Index(len(pts), expected, is_cut, stamps[shown], numbers, shown, base, rate)
+    numbers, order = np.array(runs, np.int64)[shown], shown
+    given = [frame.pts for frame in first]
+    if not set(given) <= set(pts) or given != sorted(given):
+        numbers = order = None
+    return Index(len(pts), expected, is_cut, stamps[shown], numbers, order, base, rate, *looks)
 
 
 class Damaged(Exception):
@@ -145,7 +156,7 @@ def decode(
     index : Index
         Of this file.
     wanted : numpy.ndarray, optional
-        bool (index.count,): frames to give; all if absent. Ignored where ``index.pts`` is None.
+        bool (index.count,): frames to give; all if absent. Ignored where ``index.runs`` is None.
 
     Yields
     ------
@@ -160,7 +171,7 @@ def decode(
         At the first damaged frame after a whole one, or where the data end too early. Damaged
         frames before the first whole one, where a recording began amid a group, are passed over.
     """
-    if index.pts is None:
+    if index.runs is None:
         numbered = enumerate(_in_order(path))
         wanted = None
     else:
@@ -173,18 +184,18 @@ def decode(
     for number, frame in numbered:
         if frame is None or (frame.is_corrupt and began):
             raise Damaged(max(number, 0))
-        if frame.is_corrupt or number >= index.count:
+        if frame.is_corrupt:
             continue
         began = True
         if wanted is None or wanted[number]:
-            yield number, frame.to_ndarray(format="rgb24")
+            yield number, _video_frames.rgb(frame, index.turn)
     if not began:
         raise Damaged(0)
 
 
 def whole_frames(path: pathlib.Path, index: Index) -> int:
     """Number of frames, from the first, that no break or damage touches; decodes them all."""
-    if index.pts is None:
+    if index.runs is None:
         numbered = enumerate(_in_order(path))
     else:
         numbered = _by_time(path, index, np.ones(index.count, bool))
@@ -246,8 +257,8 @@ def _by_time(path: pathlib.Path, index: Index, wanted: np.ndarray) -> Iterator[t
                 yield number + 1, None
                 return
             for frame in frames:
-                if frame.pts not in place:
-                    raise Unusable("its frames have other timestamps than its packets")
+                if place.get(frame.pts, -1) <= number:
+                    raise Unusable("its timestamps do not tell the order of its frames")
                 number = place[frame.pts]
                 yield number, frame
                 if number >= last:
@@ -275,9 +286,7 @@ class _Opened:
             reason = "the video file is unreadable: no video, or cut off before its contents' table"
             raise Unusable(reason) from error
         try:
-            if not self._container.streams.video:
-                raise Unusable("the file holds no video stream")
-            stream = self._container.streams.video[0]
+            stream = _video_stream(self._container)
             context = stream.codec_context
             if context is None or not _decodes(context):
                 raise Unusable("its codec is unknown: convert the video, for instance to H.264")
@@ -293,6 +302,29 @@ class _Opened:
 
     def __exit__(self, *_) -> None:
         self._container.close()
+
+
+def _video_stream(container):
+    """The one video of a container: pictures attached to it and previews are none."""
+    videos = [
+        stream
+        for stream in container.streams.video
+        if not any(name in NO_VIDEO for name in _dispositions(stream))
+    ]
+    if len(videos) > 1:
+        videos = [stream for stream in videos if "default" in _dispositions(stream)] or videos
+    if not videos:
+        raise Unusable("the file holds no video stream")
+    if len(videos) > 1:
+        raise Unusable(
+            f"the file holds {len(videos)} videos and does not say which one counts: keep one, for "
+            "instance with ffmpeg -i FILE -map 0:v:0 -c copy NEW"
+        )
+    return videos[0]
+
+
+def _dispositions(stream) -> list[str]:
+    return [flag.name for flag in type(stream.disposition) if flag & stream.disposition]
 
 
 def _lenient() -> dict[str, str]:
@@ -317,32 +349,11 @@ def _packets(container, stream, flush: bool = False) -> Iterator:
 
     try:
         for packet in container.demux(stream):
-            if flush or packet.size or packet.dts is not None:
+            # An empty one with a time stands for a frame that was dropped: no decoder takes it.
+            if packet.size or (flush and packet.dts is None):
                 yield packet
     except av.error.FFmpegError:
         yield None
-
-
-def _stated_seconds(container, stream) -> float | None:
-    """Length of the stream as its container states it.
-
-    MP4 says how many frames there are, and formats without any statement have their length guessed
-    from what is there: neither needs it.
-    """
-    stated = stream.metadata.get("DURATION", "")  # Matroska, WebM
-    try:
-        hours, minutes, seconds = stated.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except ValueError:
-        pass
-    is_alone = len(container.streams) == 1 and "matroska" in container.format.name
-    return container.duration / 1e6 if is_alone and container.duration else None
-
-
-def _ends_amid_a_packet(path: pathlib.Path) -> bool:
-    """Whether a transport stream is no whole number of packets of any usual size."""
-    size = path.stat().st_size
-    return all(size % packet for packet in (188, 192, 204))
 
 
 def _never(packet) -> bool:

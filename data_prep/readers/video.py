@@ -7,6 +7,7 @@ subjects and splits (:mod:`data_prep.readers._colonoscopy_tables`).
 """
 
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,14 +86,16 @@ def frames(source: Source, sampling: Sampling, tally: Tally) -> Iterator[Frame]:
     count = index.count
     if facts["accept_truncated"]:
         count = _video.whole_frames(video, index)
-        if count < index.expected or index.is_cut:
+        if index.is_cut or count < index.expected:
             tally.add(f"the video is cut off or damaged: its first {count} frames were used")
         if not count:
             raise Unusable("no frame of the video can be read")
     elif index.is_cut:
         raise Unusable(_broken("cut off or damaged", count, index.expected))
+    elif index.runs is None:  # what the decoder gives counts, not the packets
+        count = sys.maxsize
     for what, own in (("labels", labels), ("masks", masks)):
-        if own and max(own) >= index.expected:
+        if own and index.expected and index.runs is not None and max(own) >= index.expected:
             raise Unusable(
                 f"its {what} go up to frame {max(own)}, but it has {index.expected} frames, "
                 "counted from 0"
@@ -108,7 +111,7 @@ def frames(source: Source, sampling: Sampling, tally: Tally) -> Iterator[Frame]:
         return picker.takes(time_of(number), labelled=annotated)
 
     wanted = None
-    if index.pts is not None:
+    if index.runs is not None:
         wanted = np.array([number < count and takes(number) for number in range(index.count)])
     given, seen, received, reason = 0, -1, 0, ""
     try:
@@ -122,7 +125,7 @@ def frames(source: Source, sampling: Sampling, tally: Tally) -> Iterator[Frame]:
                 reason = str(error)
                 tally.add(f"left out: {reason}")
                 continue
-            for note in notes:
+            for note in (*index.notes, *notes):
                 tally.add(note)
             given += 1
             yield Frame(seen, time_of(seen), image, mask, (labels or {}).get(seen))
@@ -130,7 +133,7 @@ def frames(source: Source, sampling: Sampling, tally: Tally) -> Iterator[Frame]:
         if not facts["accept_truncated"]:
             raise Unusable(_broken("damaged", error.number, index.expected)) from error
     if wanted is None:
-        _check_seen(seen + 1, labels, masks)
+        _check_seen(seen + 1, *(() if index.is_cut else (labels, masks)))
     else:
         for _ in range(int(wanted.sum()) - received):
             tally.add("left out: the recording began amid a group of frames")
@@ -193,8 +196,8 @@ def _check_seen(count: int, *annotations: dict[int, Any] | None) -> None:
         raise Unusable(f"its labels or masks are of later frames than its {count}")
 
 
-def _broken(how: str, count: int, expected: int) -> str:
-    share = f"{count} of {expected}" if expected > count else f"{count}"
+def _broken(how: str, count: int, expected: int | None) -> str:
+    share = f"{count} of {expected}" if expected and expected > count else f"{count}"
     return (
         f"the video is {how}: {share} frames can be read up to there (--accept_truncated uses them)"
     )

@@ -18,8 +18,10 @@ def raw_inputs(source: pathlib.Path) -> list[pathlib.Path]:
     return videos or sorted({path.parent for path in files if _frames.is_image(path)})
 
 
-def frames(path: pathlib.Path, every_s: float | None) -> Iterator[Frame]:
+def frames(path: pathlib.Path, every_s: float | None, notes: list[str]) -> Iterator[Frame]:
     """Frames of one video, image or folder of images, in order.
+
+    What was changed on the way is added to ``notes`` after the last one.
 
     Raises
     ------
@@ -31,7 +33,7 @@ def frames(path: pathlib.Path, every_s: float | None) -> Iterator[Frame]:
     number = 0
     try:
         for case in cases:
-            for frame in _colonoscopy.frames(case, Sampling(every_s=every_s)):
+            for frame in _colonoscopy.frames(case, Sampling(every_s=every_s), notes):
                 yield frame if len(cases) == 1 else _renumbered(frame, number)
                 number += 1
     except Unusable as error:

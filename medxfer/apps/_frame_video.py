@@ -43,8 +43,8 @@ def predict(
     UserError
         If the video cannot be read to its end.
     """
-    rows = []
-    for frame in _endoscopy.frames(path, options.every_s):
+    rows, notes = [], []
+    for frame in _endoscopy.frames(path, options.every_s, notes):
         image = fill(frame.image, settings["width"], settings["height"])
         rows.append((frame.index, frame.time_s, float(scorer({"image": image}))))
     if not rows:
@@ -60,6 +60,7 @@ def predict(
         "frames": len(rows),
         "informative": int((scores >= 0.5).sum()),
         "informative_share": float((scores >= 0.5).mean()),
+        "notes": notes,
     }
     (output / f"{name}.json").write_text(json.dumps({**found, "scores": entries}, indent=1) + "\n")
     timed = all(row[1] is not None for row in rows)

@@ -60,8 +60,8 @@ def predict(
     asked = polyp_patches.Settings(
         patch=settings["patch"], scales=tuple(settings["scales"]), shift=settings["shift"]
     )
-    rows, sheet, number = [], [], 0
-    for frame in _endoscopy.frames(path, options.every_s):
+    rows, sheet, number, notes = [], [], 0, []
+    for frame in _endoscopy.frames(path, options.every_s, notes):
         number += 1
         found = []
         for each in detector.detect(frame.image)[: settings["top_k"]]:
@@ -89,6 +89,7 @@ def predict(
         "candidates": len(rows),
         "above_one_half": sum(p >= 0.5 for p in probabilities),
         "highest_probability": max(probabilities, default=0.0),
+        "notes": notes,
     }
 
 

@@ -1,0 +1,110 @@
+"""Whether a video file ends before its content does, by the sizes that its container states.
+
+Sizes, not times: a recording may begin late, pause, or lack frames that the capture card dropped,
+and is whole all the same.
+"""
+
+import pathlib
+import struct
+from typing import BinaryIO
+
+SEGMENT, CLUSTER = 0x18538067, 0x1F43B675  # Matroska
+ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+FLV_TAGS = (8, 9, 18)
+MP4_BOXES = b"ftyp moov mdat free skip wide moof mfra sidx styp uuid meta pnot emsg udta pdin ssix prft"
+AVI_SLACK = 8  # bytes that writers count too much, and less than one entry of the index at the end
+NO_END = (0, 0xFFFFFFFF)  # sizes of a recorder that was not stopped
+
+
+def is_cut(path: pathlib.Path, container: str) -> bool | None:
+    """Whether bytes are missing at the end; None where the file does not say it.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    container : str
+        FFmpeg's name of the format.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if container == "mpegts":  # packets of one of the usual sizes
+            return all(size % packet for packet in (188, 192, 204))
+        for name, test in TESTS.items():
+            if name in container.split(","):
+                return test(file, size)
+    return None
+
+
+def _mp4(file: BinaryIO, size: int) -> bool | None:
+    place = 0
+    while place + 8 <= size:
+        file.seek(place)
+        length, name, longer = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+        if name not in MP4_BOXES.split():  # what a camera or an upload appended
+            break
+        length = longer if length == 1 else length
+        if length < 8:  # 0: up to the end of the file, wherever that was
+            return None
+        place += length
+    return place > size
+
+
+def _avi(file: BinaryIO, size: int) -> bool | None:
+    place = 0
+    while place + 12 <= size:
+        file.seek(place)
+        name, length = struct.unpack("<4sI", file.read(8))
+        if name != b"RIFF":  # what other programs append
+            break
+        if length in NO_END:
+            return None
+        place += 8 + length + length % 2
+    return place > size + AVI_SLACK
+
+
+def _matroska(file: BinaryIO, size: int) -> bool | None:
+    """Elements one after the other; into those of unknown size, which live recordings have."""
+    place = 0
+    while place < size:
+        file.seek(place)
+        head = file.read(12)
+        wide = 9 - head[0].bit_length()
+        if wide > 4 or len(head) <= wide or not head[wide]:
+            return len(head) < 12
+        name = int.from_bytes(head[:wide], "big")
+        digits = 9 - head[wide].bit_length()
+        stated = head[wide : wide + digits]
+        length = int.from_bytes(stated, "big") & (1 << 7 * digits) - 1
+        place += wide + digits
+        if length == (1 << 7 * digits) - 1:
+            if name not in (SEGMENT, CLUSTER):
+                return None
+            continue
+        place += length
+        if name == SEGMENT:
+            break
+    return place > size
+
+
+def _flv(file: BinaryIO, size: int) -> bool | None:
+    """The last four bytes are the size of the last tag, which says its own size, too."""
+    file.seek(size - 4)
+    length = int.from_bytes(file.read(4), "big")
+    if length == 0 or length + 4 > size:
+        return True
+    file.seek(size - 4 - length)
+    tag = file.read(4)
+    return tag[0] & 0x1F not in FLV_TAGS or int.from_bytes(tag[1:], "big") + 11 != length
+
+
+def _asf(file: BinaryIO, size: int) -> bool | None:
+    head = file.read(1 << 16)
+    place = head.find(ASF_PROPERTIES)
+    if place < 0 or len(head) < place + 92:
+        return None
+    (stated,) = struct.unpack_from("<Q", head, place + 40)
+    (broadcast,) = struct.unpack_from("<I", head, place + 88)
+    return None if broadcast & 1 or not stated else stated > size
+
+
+TESTS = {"mov": _mp4, "avi": _avi, "matroska": _matroska, "flv": _flv, "asf": _asf}
