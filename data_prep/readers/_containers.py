@@ -11,7 +11,9 @@ from typing import BinaryIO
 SEGMENT, CLUSTER = 0x18538067, 0x1F43B675  # Matroska
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 FLV_TAGS = (8, 9, 18)
-MP4_BOXES = b"ftyp moov mdat free skip wide moof mfra sidx styp uuid meta pnot emsg udta pdin ssix prft"
+MP4_BOXES = (
+    b"ftyp moov mdat free skip wide moof mfra sidx styp uuid meta pnot emsg udta pdin ssix prft"
+)
 AVI_SLACK = 8  # bytes that writers count too much, and less than one entry of the index at the end
 NO_END = (0, 0xFFFFFFFF)  # sizes of a recorder that was not stopped
 

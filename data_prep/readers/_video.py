@@ -55,7 +55,7 @@ class Index:
     turn : tuple of int
         See :func:`data_prep.readers._video_frames.turn`.
     notes : tuple of str
-        What is true of its frames and to be said; see :func:`data_prep.readers._video_frames.notes`.
+        What is to be said of its frames: :func:`data_prep.readers._video_frames.notes`.
     """
 
     count: int
@@ -116,15 +116,14 @@ def scan(path: pathlib.Path) -> Index:
         ends_early = _containers.is_cut(path, container.format.name)
         more = max(0, stream.frames - read)
         is_cut |= bool(more) if ends_early is None else ends_early
-        more *= is_cut
-        pixel_shape = stream.sample_aspect_ratio
         base, rate = stream.time_base or Fraction(1, 1000), stream.average_rate
-        name = context.name
-    if not pts:
-        raise Unusable("no frame of the video can be read")
-    first = list(itertools.islice(_in_order(path), 1 if name in INTRA_ONLY else 2 * REORDERED))
-    first = [frame for frame in first if frame is not None]
-    looks = (_video_frames.turn(first[0]), _video_frames.notes(first[0], pixel_shape)) if first else ()
+        if not pts:
+            raise Unusable("no frame of the video can be read")
+        first = _first(path, 1 if context.name in INTRA_ONLY else 2 * REORDERED)
+        looks = ()
+        if first:
+            looks = _video_frames.turn(first[0]), _video_frames.notes(first[0], stream)
+    more *= is_cut
     expected = len(pts) + more if more or not is_cut else None
     if None in pts or len(set(pts)) < len(pts):
         return Index(len(pts), expected, is_cut, None, None, None, base, rate, *looks)
@@ -135,6 +134,11 @@ def scan(path: pathlib.Path) -> Index:
     if not set(given) <= set(pts) or given != sorted(given):
         numbers = order = None
     return Index(len(pts), expected, is_cut, stamps[shown], numbers, order, base, rate, *looks)
+
+
+def _first(path: pathlib.Path, count: int) -> list:
+    """The first frames that a plain decoder gives."""
+    return [frame for frame in itertools.islice(_in_order(path), count) if frame is not None]
 
 
 class Damaged(Exception):

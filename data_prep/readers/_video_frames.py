@@ -1,7 +1,5 @@
 """A decoded frame as its header says it is to be shown: turned, and in RGB."""
 
-from fractions import Fraction
-
 import numpy as np
 
 from data_prep.readers._images import Unusable
@@ -47,15 +45,17 @@ def turn(frame) -> tuple[int, int, int, int]:
     return tuple(map(int, found.ravel()))
 
 
-def notes(frame, pixel_shape: Fraction | None) -> tuple[str, ...]:
+def notes(frame, stream) -> tuple[str, ...]:
     """What was changed for a frame's pixels, and what of its looks they do not carry."""
     found = [TURNED] if turn(frame) != NO_TURN else []
+    pixel_shape = stream.sample_aspect_ratio
     if pixel_shape not in (None, 0, 1):
         shape = f"{pixel_shape.numerator}:{pixel_shape.denominator}"
         found.append(f"its pixels are not square ({shape}): frames were used as stored")
     if frame.interlaced_frame:
         found.append(INTERLACED)
-    if any(component.is_alpha for component in frame.format.components):
+    apart = stream.metadata.get("alpha_mode") == "1"  # VP8 and VP9: not decoded with the frame
+    if apart or any(component.is_alpha for component in frame.format.components):
         found.append(OPACITY)
     return tuple(found)
 

@@ -1,3 +1,4 @@
+import itertools
 import os
 import shutil
 import tracemalloc
@@ -19,6 +20,7 @@ from tests.data_prep.readers.colonoscopy_files import (
     write_image,
     write_video,
 )
+from tests.sweep.test_video import turned
 
 FAST_START = {"movflags": "faststart"}
 KINDS = {
@@ -267,6 +269,76 @@ def test_truncated_video(tmp_path, name):
     assert any("cut off or damaged" in note for note in notes)
     for frame, other in zip(frames, plain, strict=False):  # and none of them is damaged
         np.testing.assert_array_equal(frame.image, other)
+
+
+def test_masks_lie_on_turned_frames_at_any_sampling(tmp_path):
+    turns = {"a": ((0, 1, -1, 0), 3), "b": ((-1, 0, 0, -1), 2), "c": ((0, -1, 1, 0), 1)}
+    for name, (matrix, quarters) in turns.items():
+        plain = write_video(tmp_path / f"{name}.mp4", frames=12, g=4)
+        path = turned(plain, plain, [65536 * value for value in matrix])
+        for n in (3, 9):
+            mask = (pattern(n)[..., 0] > 240).astype(np.uint8) * 255
+            write_image(tmp_path / f"{name}_masks/{n:06d}.png", np.rot90(mask, quarters))
+        for source, step in itertools.product(_colonoscopy.find(path.parent), (1, 3)):
+            notes = []
+            for frame in read(source, notes, stride=step):
+                red = (frame.image[..., 0].astype(int) - frame.image[..., 1]) > 100
+                assert red.any() and (not frame.mask.any() or (red & frame.mask).sum() > 50)
+            assert notes == [f"turned as the video's header says (frames: {12 // step})"]
+
+
+def test_frames_in_avi_are_numbered_as_they_are_shown(tmp_path):
+    # AVI and ASF keep times of storage; of H.264 and its like frames come in another order.
+    for name in ("a.avi", "b.wmv"):
+        path = write_video(tmp_path / name, frames=15, bf=3, g=30)
+        frames = read(only(path), every_s=0.5)
+        assert [frame.index for frame in frames] == [0, 5, 10]
+        for frame in frames:
+            assert abs(np.median(frame.image) - np.median(pattern(frame.index))) < 4
+        np.testing.assert_allclose([frame.time_s for frame in frames], [0, 0.5, 1], atol=2e-3)
+        write_labels(tmp_path, [f"{name},14,1", f"{path.name},3,0"])
+        assert [f.index for f in read(only(path.parent), labelled_only=True)] == [3, 14]
+        write_labels(tmp_path, [f"{name},15,1"])
+        with pytest.raises(Unusable, match="later frames than its 15"):
+            read(only(path.parent))
+        path.unlink()
+
+
+def test_what_pixels_do_not_say_is_said(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuva420p"
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(pattern(number), format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuva420p")))
+        container.mux(stream.encode())
+    write_video(tmp_path / "b.mp4", frames=3, **{"x264-params": "interlaced=1:tff=1"})
+    write_video(tmp_path / "c.mkv", frames=3, **{"x264-params": "sar=16/11"})
+    said = {}
+    for source in _colonoscopy.find(tmp_path):
+        assert read(source, said.setdefault(source.name, []))[0].image.shape == (HEIGHT, WIDTH, 3)
+    assert said["a.mkv"] == ["an opacity channel was left out (frames: 3)"]
+    assert said["b.mp4"] == ["interlaced: both fields of a frame were used as one (frames: 3)"]
+    assert said["c.mkv"] == [
+        "its pixels are not square (16:11): frames were used as stored (frames: 3)"
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mov", "a.wmv"])
+def test_what_was_appended_to_a_file_is_no_cut(tmp_path, name):
+    codec = {"a.wmv": "wmv2", "a.avi": "mpeg4"}.get(name, "libx264")
+    path = write_video(tmp_path / name, frames=9, codec=codec, rate=25)
+    path.write_bytes(path.read_bytes() + b"appended by an upload " * 9)
+    assert len(read(only(tmp_path))) == 9
+
+
+def test_labels_beyond_a_break_are_no_contradiction(tmp_path):
+    path = write_video(tmp_path / "a.mkv", frames=80)
+    write_labels(tmp_path, ["a.mkv,2,1", "a.mkv,79,0"])
+    cut(path, 0.7)
+    frames = read(only(tmp_path, accept_truncated=True), labelled_only=True)
+    assert [(frame.index, frame.label) for frame in frames] == [(2, 1)]
 
 
 @pytest.mark.parametrize("accept", [False, True])
