@@ -128,11 +128,11 @@ def run(main: Callable[[], None], resumes: bool = True) -> None:
     :mod:`data_prep.signals`; notes of the exception say where the same command goes on. Without
     ``resumes`` what was interrupted has left nothing, and the same command starts anew.
     """
-    again = "goes on with what is saved" if resumes else "starts anew"
+    again = f"The same command {'goes on with what is saved' if resumes else 'starts anew'}."
 
-    def leave(ended: BaseException, why: str, status: int) -> typing.NoReturn:
-        notes = getattr(ended, "__notes__", [f"The same command {again}."])
-        print(f"{str(ended) or why}. {' '.join(notes)}", file=sys.stderr)
+    def leave(error: BaseException, why: str, status: int, default: str = "") -> typing.NoReturn:
+        notes = getattr(error, "__notes__", [default])
+        print(" ".join([f"{why.rstrip('.')}.", *notes]).rstrip(), file=sys.stderr)
         sys.exit(status)
 
     def parsed(arguments: Sequence[str]) -> Sequence[str]:
@@ -157,8 +157,7 @@ def run(main: Callable[[], None], resumes: bool = True) -> None:
             with signals.terminable(), progress.watched():
                 main()
         except UserError as error:
-            print(f"Error: {error}", file=sys.stderr)
-            sys.exit(2)
+            leave(error, f"Error: {error}", 2)
         except Exception as error:
             if reason := no_room(error):
                 print(f"Error: {reason}. {AGAIN if resumes else ANEW}", file=sys.stderr)
@@ -166,12 +165,11 @@ def run(main: Callable[[], None], resumes: bool = True) -> None:
             if not isinstance(error, OSError):
                 raise
             place = f": {error.filename}" if error.filename else ""
-            print(f"Error: {error.strerror or error}{place}.", file=sys.stderr)
-            sys.exit(2)
+            leave(error, f"Error: {error.strerror or error}{place}", 2)
         except KeyboardInterrupt as ended:
-            leave(ended, "Interrupted", signals.INTERRUPTED)
+            leave(ended, "Interrupted", signals.INTERRUPTED, again)
         except signals.Terminated as ended:
-            leave(ended, "Asked to end", signals.RESUME)
+            leave(ended, str(ended) or "Asked to end", signals.RESUME, again)
 
     logging.set_verbosity(logging.INFO)  # unless --verbosity says otherwise
     app.run(guarded, flags_parser=parsed)

@@ -230,7 +230,8 @@ def write_dataset(
             (folder / "assets").mkdir(exist_ok=True)
             (folder / "assets" / name).write_bytes(content)
         _write_json(folder / "prep.json", prep)
-        (folder / "label.labels.txt").write_text("".join(f"{name}\n" for name in layout.classes))
+        names = "".join(f"{name}\n" for name in layout.classes)
+        (folder / "label.labels.txt").write_text(names, encoding="utf-8")
         try:
             folder.replace(output)
         except OSError as error:

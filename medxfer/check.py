@@ -195,6 +195,8 @@ def check(path: str, app_name: str, config: Config | None = None) -> bool:
         survey = _Survey(folder)
         for split in survey.splits:
             print("\n".join(_described(split, folder)))
+        if not folder.has("test"):
+            print("  note: there is no test part; a run will be trained, but not evaluated")
         problems = survey.problems
         if config is not None:
             shapes = {split.name: split.shape for split in survey.splits if split.shape}
@@ -209,10 +211,10 @@ def check(path: str, app_name: str, config: Config | None = None) -> bool:
 
 
 def _missing(folder: DatasetFolder) -> list[str]:
-    """Splits that a run needs and the folder lacks; of a second set, test alone is wanted."""
+    """Splits that were wanted and the folder lacks; test alone, or none, may have been wanted."""
     settings = folder.settings
-    alone = settings.get("test_fraction") == 1 and settings.get("folds") is None
-    needed = ("test",) if alone else PARTS
+    share = settings.get("test_fraction") if settings.get("folds") is None else None
+    needed = {0: ("train", "validation"), 1: ("test",)}.get(share, PARTS)
     return [
         f"there is no {name} split, which a run needs: prepare the data again, with subjects for "
         "each part (see --test_fraction, --validation_fraction and, of classified images, "

@@ -10,6 +10,14 @@ import tensorflow as tf
 from data_prep import splits
 from data_prep.errors import UserError
 
+#: What to do where a split lacks.
+_REMEDIES = {
+    "train": "prepare the data with --test_fraction below 1",
+    "validation": "training needs one to choose the best epoch, so prepare the data with "
+    "--validation_fraction above 0 and enough subjects",
+    "test": "prepare the data with --test_fraction above 0, or give other data with --data",
+}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DatasetFolder:
@@ -120,6 +128,18 @@ class DatasetFolder:
     def subjects(self, split: str) -> list[str]:
         """Pseudonyms of a split's subjects, also of those without any example; sorted."""
         return self._split(split)["subjects"]
+
+    def has(self, split: str) -> bool:
+        """Whether a split has examples."""
+        return split in self._splits and self.count(split) > 0
+
+    def require(self, *needed: str) -> None:
+        """Raise UserError unless these splits have examples."""
+        for split in needed:
+            if not self.has(split):
+                raise UserError(
+                    f"{self.path} has no {split} part with examples: {_REMEDIES[split]}."
+                )
 
     def files(self, split: str) -> list[pathlib.Path]:
         """Shards of a split in their order."""

@@ -14,6 +14,7 @@ from absl import logging
 from data_prep import locks, progress
 from data_prep.errors import UserError
 from medxfer import (
+    checkpoints,
     data,
     distribution,
     exports,
@@ -108,6 +109,13 @@ def train(
     if config.tune != auto.AUTO:  # before the download of weights, which a wrong name would waste
         tuning.stages_for(config.tune, list(network.LAYER_GROUPS), config)
     folder = open_data(config)
+    folder.require("train", "validation")
+    if not folder.has("test"):
+        logging.warning(
+            "There is no test part: the network will be trained, but not evaluated. Evaluate it "
+            "later on other data with --mode=evaluate --run=%s --data=OTHER.",
+            run.path,
+        )
     start(config)
     strategy = distribution.strategy(config.distribute)
     with strategy.scope():
@@ -137,9 +145,18 @@ def train(
         built, card = _fit(config, run, built, folder, train_part, validation_part, strategy, share)
         if not chief:
             return {}
-        card["seconds"] = {"training": time.monotonic() - started}
-        run.keep(folder.assets)
-        return finish(run, card, built, folder, export_model, counterparts)
+        known = run.card if run.trained else {}
+        if known.get("trained_weights_sha256") == card["trained_weights_sha256"]:
+            card = known
+        else:
+            card["seconds"] = {"training": time.monotonic() - started}
+            run.keep(folder.assets)
+            run.write_json(runs.TRAINED, card)
+        try:
+            return finish(run, card, built, folder, export_model, counterparts)
+        except Exception as error:
+            error.add_note(checkpoints.standing(run.path))
+            raise
 
 
 def _fit(
@@ -273,13 +290,18 @@ def finish(
     export_model: bool = True,
     counterparts: bool = True,
 ) -> dict:
-    """Evaluate the trained network on the test part, draw, export, write report and run card."""
+    """Evaluate the trained network on the test part, draw, export, write report and run card.
+
+    Where there is no test part nothing is evaluated, and all else is done.
+    """
     config = Config.load(run.path / "config.json")
     app = app_of(config)
     started = time.monotonic()
-    scorer = app.cnn(network(built, folder.settings, config))
-    methods = {config.tune: _score(app, folder, config.tune, scorer)}
-    if counterparts:
+    methods = {}
+    if folder.has("test"):
+        scorer = app.cnn(network(built, folder.settings, config))
+        methods[config.tune] = _score(app, folder, config.tune, scorer)
+    if counterparts and methods:
         with progress.doing("Preparing the classic methods"):
             classic = app.counterparts(folder, card["data"]["seen_subjects"])
         for name, scorer in classic.items():
@@ -291,14 +313,15 @@ def finish(
         }
         card["comparison"] = {
             measure: [dataclasses.asdict(pair) for pair in pairs]
-            for measure, pairs in app.compare(methods).items()
+            for measure, pairs in (app.compare(methods) if methods else {}).items()
         }
     card["seconds"]["evaluation"] = time.monotonic() - started
     run.write_json("metrics.json", {"metrics": card["metrics"], "comparison": card["comparison"]})
     rows = [
         {"method": name, **row} for name, results in methods.items() for row in app.rows(results)
     ]
-    run.write_table("predictions.csv", rows)
+    if methods:
+        run.write_table("predictions.csv", rows)
     with progress.doing("Drawing figures"):
         drawn = report.draw(run, app, methods, card["history"])
         report.log_figures(run, drawn)
@@ -306,7 +329,7 @@ def finish(
     if export_model:
         card["export"] = str(export(run, config, card, built, folder).relative_to(run.path))
     run.write_text("report.html", report.html(app, card, folder, drawn))
-    run.write_json("run_card.json", card)
+    run.write_card(card)
     return card
 
 
@@ -353,6 +376,7 @@ def evaluate(run: RunFolder, data_folder: str = "") -> tuple[RunFolder, dict]:
     card = run.card
     config = dataclasses.replace(config, data=data_folder or config.data)
     folder = open_data(config)
+    folder.require("test")
     learnt = {**card["data"], "synthetic": not config.data}
     card = {**card, "config": without_paths(config), "data": learnt}
     others = folder.fingerprint != learnt["fingerprint"]

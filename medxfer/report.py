@@ -42,6 +42,9 @@ _WRITTEN = {
 }
 
 
+_UNTESTED = "There was no test part: nothing is evaluated. Do so on other data:"
+
+
 @dataclasses.dataclass(frozen=True)
 class Drawing:
     """A figure on disk."""
@@ -57,13 +60,18 @@ _MADE = ("date", "command", "commit", "machine")  # of the run card
 def draw(
     run: RunFolder, app: ModuleType, methods: Mapping[str, Sequence], history: Sequence[Mapping]
 ) -> list[Drawing]:
-    """Write the app's figures as PNG and PDF to ``figures/`` of the run."""
+    """Write the app's figures as PNG and PDF to ``figures/`` of the run.
+
+    Without any method, because there was no test part, that of the training alone.
+    """
+    from medxfer.apps import _curves
     from medxfer.evaluation import figures
 
+    found = app.figures(methods, history) if methods else _curves.course("network", history)
     folder = run.path / "figures"
     folder.mkdir(exist_ok=True)
     drawn = []
-    for name, (figure, caption) in app.figures(methods, history).items():
+    for name, (figure, caption) in found.items():
         figures.save(figure, folder / name)
         drawn.append(Drawing(name, caption, folder / f"{name}.png"))
     return drawn
@@ -134,11 +142,14 @@ def metric_rows(metrics: Mapping[str, Mapping]) -> list[tuple[str, ...]]:
 def summary(path: pathlib.Path, card: Mapping, unit: str) -> str:
     """The closing lines of a run on the terminal."""
     metrics = card["metrics"]
-    table = [(f"test {unit}s (95 % interval)", *metrics), *metric_rows(metrics)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     lines = [""]
-    for row in table:
-        lines.append("  " + "   ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)))
+    if metrics:
+        table = [(f"test {unit}s (95 % interval)", *metrics), *metric_rows(metrics)]
+        widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+        for row in table:
+            lines.append("  " + "   ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)))
+    else:
+        lines.append(f"  {_UNTESTED} --mode=evaluate --run={path} --data=OTHER")
     cautions = {value["caution"] for method in metrics.values() for value in method.values()}
     lines += [f"  Caution: {caution}." for caution in sorted(cautions - {""})]
     source = card["weights"]
@@ -155,7 +166,11 @@ def summary(path: pathlib.Path, card: Mapping, unit: str) -> str:
         f"validation AUC {card['best_validation_auc']:.4f}",
         f"  report       {path / 'report.html'}",
         f"  figures      {path / 'figures'}",
-        f"  numbers      {path / 'metrics.json'}, {path / 'predictions.csv'}",
+        *(
+            [f"  numbers      {path / 'metrics.json'}, {path / 'predictions.csv'}"]
+            if metrics
+            else []
+        ),
         *([f"  SavedModel   {path / card['export']}"] if "export" in card else []),
         f"  TensorBoard  tensorboard --logdir {path.parent}",
     ]
@@ -174,16 +189,7 @@ def html(app: ModuleType, card: Mapping, folder, drawn: Sequence[Drawing]) -> st
         )
     parts += [
         "<h2>Result</h2>",
-        f"<p>On the {counts['examples']['test']} test {_text(app.UNIT)}s, with 95 % intervals by "
-        f"bootstrap over {counts['subjects']['test']} subjects.</p>",
-        _table(("", *card["metrics"]), metric_rows(card["metrics"])),
-        *(f"<p class='caution'>Caution: {_text(c)}.</p>" for c in _cautions(card)),
-        "<h2>Is the difference real?</h2>",
-        "<p class='note'>Difference (first minus second) with its 95 % interval, and p-values, not "
-        "adjusted for the number of comparisons. "
-        f"The {_text(app.UNIT)}s of one subject are not independent: tests on subject means and "
-        "the bootstrap respect that.</p>",
-        _table(("measure", "pair", "difference", *_tests(card)), _comparison_rows(card)),
+        *(_results(app, card) if card["metrics"] else [f"<p>{_UNTESTED} --mode=evaluate.</p>"]),
         *_search(card),
         "<h2>Figures</h2>",
         *(_figure(drawing) for drawing in drawn),
@@ -221,6 +227,23 @@ def html(app: ModuleType, card: Mapping, folder, drawn: Sequence[Drawing]) -> st
         + "\n".join(parts)
         + "</body></html>\n"
     )
+
+
+def _results(app: ModuleType, card: Mapping) -> list[str]:
+    """What came out on the test part."""
+    counts = card["data"]
+    return [
+        f"<p>On the {counts['examples']['test']} test {_text(app.UNIT)}s, with 95 % intervals by "
+        f"bootstrap over {counts['subjects']['test']} subjects.</p>",
+        _table(("", *card["metrics"]), metric_rows(card["metrics"])),
+        *(f"<p class='caution'>Caution: {_text(c)}.</p>" for c in _cautions(card)),
+        "<h2>Is the difference real?</h2>",
+        "<p class='note'>Difference (first minus second) with its 95 % interval, and p-values, not "
+        "adjusted for the number of comparisons. "
+        f"The {_text(app.UNIT)}s of one subject are not independent: tests on subject means and "
+        "the bootstrap respect that.</p>",
+        _table(("measure", "pair", "difference", *_tests(card)), _comparison_rows(card)),
+    ]
 
 
 def _search(card: Mapping) -> list[str]:

@@ -1,6 +1,7 @@
 """Run folders: where one run keeps its configuration, weights, numbers and figures.
 
 ``config.json`` is written first and ``run_card.json`` last: a folder with a run card is finished.
+What the card says of the training lies in ``training.json`` until then: such a run can be used.
 """
 
 import contextlib
@@ -27,6 +28,9 @@ MACHINE = ("distribute", "cache", "cache_dtype", "cache_gib")
 #: Settings that versions after the first one added. What was named before them keeps its name, so
 #: that a study begun with an earlier version goes on.
 LATER = ("maps", "weights_input")
+
+
+TRAINED = "training.json"
 
 
 def cache_folder() -> pathlib.Path:
@@ -78,6 +82,11 @@ class RunFolder:
         return (self.path / "run_card.json").is_file()
 
     @property
+    def trained(self) -> bool:
+        """Whether training came to its end, but not yet what follows."""
+        return (self.path / TRAINED).is_file()
+
+    @property
     def weights(self) -> pathlib.Path:
         """Weights of the best validation epoch."""
         return self.path / "checkpoints" / "best.weights.h5"
@@ -96,15 +105,16 @@ class RunFolder:
 
     @property
     def card(self) -> dict:
-        """The run card of a finished run.
+        """The run card of a finished run, or what is known of one that is only trained.
 
         Raises
         ------
         UserError
-            If the run is absent or not finished.
+            If the run is absent or not trained.
         """
+        known = self.path / ("run_card.json" if self.finished or not self.trained else TRAINED)
         try:
-            return json.loads((self.path / "run_card.json").read_text())
+            return json.loads(known.read_text())
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(
                 f"{self.path} is not a finished run: it has no readable run_card.json. Train it "
@@ -252,6 +262,11 @@ class RunFolder:
         """Write a JSON file, whole or not at all; numbers that are not finite become null."""
         text = json.dumps(_finite(content), indent=2, allow_nan=False)
         return self.write_text(name, text + "\n")
+
+    def write_card(self, card: Mapping) -> None:
+        """Write the run card: the run is finished."""
+        self.write_json("run_card.json", card)
+        (self.path / TRAINED).unlink(missing_ok=True)
 
     def write_text(self, name: str, text: str) -> pathlib.Path:
         """Write a text file, whole or not at all."""

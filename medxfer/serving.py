@@ -212,7 +212,7 @@ def verify(
             classified["scores"],
         ):
             worst = max(worst, float(np.max(np.abs(answer.numpy() - expected[:batch]))))
-        names = classified["classes"].numpy().astype(str).tolist()
+        names = [[name.decode() for name in row] for row in classified["classes"].numpy()]
         if names != [classes] * batch:
             raise RuntimeError(f"The export {path} answers with other classes: {names[0]}.")
     if not worst <= tolerance:

@@ -127,6 +127,7 @@ def main() -> None:
         # disk, later runs find it.
         base = dataclasses.replace(base, cache="disk")
     folder = experiment.open_data(base)
+    folder.require("train", "validation", "test")
     plan = plans.Plan.load(pathlib.Path(FLAGS.plan)) if FLAGS.plan else _plan(base, folder, rates)
     if (plan.app, plan.fingerprint) != (base.app, folder.fingerprint):
         raise UserError(f"{FLAGS.plan} is a plan for other records or another app.")

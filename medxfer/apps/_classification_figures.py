@@ -68,8 +68,9 @@ def _roc(methods: Mapping[str, "app.Images"], network: str) -> dict[str, tuple]:
             caption = f"ROC on the test images, {positive} against {results.classes[0]}."
             return {"roc": (curves.roc_family(lines), caption)}
         return {}
+    names = draw.short(results.classes)
     lines = {
-        draw.short(cls): curves.roc_line(truth[cls], results.probabilities[:, k])
+        names[k]: curves.roc_line(truth[cls], results.probabilities[:, k])
         for k, cls in enumerate(results.classes)
         if 0 < sum(truth[cls]) < len(results)
     }
@@ -100,10 +101,10 @@ def _words(image: "app.Image", results: "app.Images") -> str:
     """What a wrongly classified image shows, and what was said."""
     if not results.multilabel:
         true, found = image.truth.argmax(), image.probabilities.argmax()
-        names = [draw.short(results.classes[k], 14) for k in (true, found)]
-        return f"{names[0]} → {names[1]} {image.probabilities[found]:.2f}"
+        names = draw.short(results.classes, 14)
+        return f"{names[true]} → {names[found]} {image.probabilities[found]:.2f}"
     called = classification.called(image.probabilities[None], True)[0]
     wrong = [k for k in range(len(results.classes)) if called[k] != image.truth[k]]
     k = max(wrong, key=lambda k: abs(image.probabilities[k] - image.truth[k]))
     shown = "" if image.truth[k] else "no "
-    return f"{shown}{draw.short(results.classes[k], 20)}, {image.probabilities[k]:.2f}"
+    return f"{shown}{draw.short(results.classes, 20)[k]}, {image.probabilities[k]:.2f}"

@@ -3,10 +3,12 @@
 Style and colours are those of :mod:`medxfer.evaluation.figures`.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.colors
 import numpy as np
+from matplotlib import font_manager
 from numpy.typing import ArrayLike, NDArray
 
 from medxfer.evaluation import figures
@@ -45,7 +47,7 @@ def confusion(counts: ArrayLike, classes: Sequence[str]) -> Figure:
                 words = words if size <= 8 else words.split("\n")[0]
                 axes.text(column, row, words, ha="center", va="center", color=ink, fontsize=7)
     if size <= NAMED:
-        names = [short(name) for name in classes]
+        names = short(classes)
         upright = max(map(len, names)) * size > 40
         axes.set_xticks(range(size), names, rotation=90 if upright else 0)
         axes.set_yticks(range(size), names)
@@ -114,7 +116,7 @@ def by_class(
             marker=MARKERS[number % len(MARKERS)], markersize=4, markeredgewidth=0, linestyle="",
             elinewidth=1, label=name,
         )  # fmt: skip
-    axes.set_yticks(range(size), [short(name, 40) for name in classes])
+    axes.set_yticks(range(size), short(classes, 40))
     axes.set(xlabel=label, ylim=(size - 0.5, -0.5))
     axes.grid(axis="x", color=_FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -137,8 +139,8 @@ def contact_sheet(
     """
     figure = Figure(figsize=(WIDTH, len(table) * (WIDTH / columns + 0.35)))
     rows = np.atleast_1d(figure.subfigures(len(table), 1))
-    for part, (name, pictures) in zip(rows, table.items(), strict=True):
-        part.suptitle(short(name, 60), x=0.01, ha="left", fontsize=9, fontweight="bold")
+    for part, name, pictures in zip(rows, short(table, 60), table.values(), strict=True):
+        part.suptitle(name, x=0.01, ha="left", fontsize=9, fontweight="bold")
         for axes, entry in zip(
             part.subplots(1, columns, squeeze=False)[0],
             [*pictures, *[None] * (columns - len(pictures))],
@@ -151,7 +153,36 @@ def contact_sheet(
     return figure
 
 
-def short(name: str, most: int = 24) -> str:
-    """A name cut to so many letters; `$`, which would begin a formula, is made plain."""
-    name = name if len(name) <= most else f"{name[: most - 1]}…"
-    return name.replace("$", r"\$")
+def short(names: Iterable[str], most: int = 24) -> list[str]:
+    """Names as figures can show them, each another one.
+
+    A long one keeps its beginning and its end. What the font lacks is written as its code point.
+    `$`, which would begin a formula, and a leading `_`, which would hide it from a legend, are made
+    plain.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        text = "".join(c if ord(c) in _letters() else f"U+{ord(c):04X} " for c in name)
+        text = " ".join(text.split())
+        count = ""
+        while True:
+            room = most - len(count)
+            half = room // 2
+            cut = text if len(text) <= room else f"{text[: room - half]}…{text[1 - half :]}"
+            cut = f"{cut}{count}".replace("$", r"\$")
+            if cut not in found:
+                break
+            count = f" ({len(found) + 1})"
+        found[f" {cut}" if cut.startswith("_") else cut] = None
+    return list(found)
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """Code points that the font of the figures has, also in bold."""
+    family = figures.STYLE["font.family"]
+    properties = [
+        font_manager.FontProperties(family=family, weight=weight) for weight in ("normal", "bold")
+    ]
+    fonts = [font_manager.get_font(font_manager.findfont(each)) for each in properties]
+    return frozenset.intersection(*(frozenset(font.get_charmap()) for font in fonts))

@@ -18,6 +18,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from medxfer import provenance, serving, serving_warmup
 from medxfer.models import _layers
+from tests.testing.names import NAMES
 
 CLASSES = ("background", "lumen-intima", "media-adventitia")
 SIDE = 31
@@ -348,6 +349,12 @@ def test_verify_notices_other_weights_and_other_classes(model, exported, tmp_pat
     description.write_text(description.read_text().replace("lumen", "luminal"))
     with pytest.raises(RuntimeError, match="other classes"):
         serving.verify(path, model, MODULE, patches["grey"])
+
+
+@pytest.mark.parametrize("first", (0, 5))
+def test_classes_of_any_name_are_answered(model, tmp_path, patches, first):
+    path = export(model, tmp_path, classes=NAMES[first : first + 3])
+    assert serving.verify(path, model, MODULE, patches["grey"]) < 1e-5
 
 
 def test_class_names_must_match_the_outputs(model, tmp_path):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from medxfer.evaluation import classification
+from medxfer.evaluation import classification, curves, figures
 from medxfer.evaluation import classification_figures as draw
 from medxfer.evaluation.intervals import Interval
+from tests.testing.names import NAMES
 
 
 def texts(axes):
@@ -63,6 +64,34 @@ def test_a_contact_sheet_has_a_row_for_every_class(tmp_path):
 
 
 def test_long_names_are_cut():
-    assert draw.short("x" * 24) == "x" * 24
-    assert draw.short("x" * 25) == "x" * 23 + "…"
-    assert draw.short("a$b") == r"a\$b"
+    assert draw.short(["x" * 24, "y" * 10 + "0" * 9 + "z" * 11]) == [
+        "x" * 24, "y" * 10 + "00…" + "z" * 11,
+    ]  # fmt: skip
+    long = [f"{'x' * 40}{digit}{'y' * 40}" for digit in range(12)]
+    assert draw.short(long)[1] == "xxxxxxxxxx…yyyyyyyyy (2)"
+    assert max(map(len, draw.short(long))) <= 24
+
+
+def test_names_of_any_kind_are_drawn_and_told_apart(tmp_path):
+    """Warnings, as of a letter that the font lacks, are errors here."""
+    names = draw.short(NAMES)
+    assert len(set(names)) == len(NAMES)
+    assert names[:3] == ["läsion", "U+6B63 U+5E38", "U+7570 U+5E38"]
+    assert names[5:9] == [r"a\$b\$", r"\$\frac{", "x_{1}^", " _benign"]
+    picture = np.zeros((20, 20, 3), np.uint8)
+    bars = [Interval(0.7, 0.6, 0.8, 0.5, 0.95, 9)] * len(NAMES)
+    line = curves.roc_line([0, 1, 0, 1], [0.1, 0.4, 0.35, 0.8])
+    drawn = {
+        "confusion": draw.confusion(np.eye(len(NAMES), dtype=int), NAMES),
+        "classes": draw.by_class({"net": bars}, NAMES, "AUC"),
+        "roc": curves.roc_family(dict.fromkeys(names, line)),
+        "mistakes": figures.gallery([(picture, f"{name} 0.5") for name in names]),
+    }
+    for name, figure in drawn.items():
+        figures.save(figure, tmp_path / name)
+    sheet = draw.contact_sheet({name: [(picture, "0.9")] for name in NAMES}, 3)
+    sheet.savefig(tmp_path / "sheet.png", dpi=40)
+    (legend,) = drawn["roc"].legends
+    assert len(legend.get_texts()) == len(NAMES)
+    labels = [label.get_text() for label in drawn["confusion"].axes[0].get_yticklabels()]
+    assert len(set(labels)) == len(NAMES)
