@@ -343,16 +343,15 @@ def _score(app: ModuleType, folder: DatasetFolder, name: str, scorer: Callable) 
     return results
 
 
-def trained(run: RunFolder, classes: int, float32: bool = False) -> Built:
-    """The network of a run with its best weights; ``float32`` whatever it was trained in."""
+def trained(run: RunFolder, classes: int) -> Built:
+    """The network of a run with its best weights, in float32 whatever it was trained in."""
     config = Config.load(run.path / "config.json")
     if not run.weights.is_file():
         raise UserError(
             f"{run.path} has no trained weights ({run.weights.name} is absent): it is not "
             "finished, or its study deleted them (--nokeep_weights)."
         )
-    policy = "float32" if float32 else distribution.resolve_precision(config.precision)
-    keras.mixed_precision.set_dtype_policy(policy)
+    keras.mixed_precision.set_dtype_policy("float32")
     return build(config, classes, source=str(run.weights))
 
 

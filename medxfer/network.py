@@ -14,8 +14,21 @@ from medxfer import data, dense
 BATCH = 64
 
 
+def in_float32(model: keras.Model) -> keras.Model:
+    """Copy of ``model`` that computes in float32, free of any distribution strategy."""
+
+    def converted(layer):
+        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+
+    twin = keras.models.clone_model(model, clone_function=converted)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
 class TrainedNetwork:
     """What a scorer may ask of a network; apps know no more of it.
+
+    It computes in float32, as the export does, whatever the network was trained in.
 
     Parameters
     ----------
@@ -33,6 +46,9 @@ class TrainedNetwork:
     def __init__(
         self, model: keras.Model, plugin: ModuleType, settings: Mapping, maps: str = "dense"
     ) -> None:
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        if any(layer.compute_dtype != "float32" for layer in model.layers):
+            model = in_float32(model)
         self._model, self._plugin, self._method = model, plugin, maps
         self.settings = settings
         transform = data.patch_transform(plugin)

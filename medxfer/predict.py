@@ -58,7 +58,7 @@ def predict(
     app = experiment.app_of(config)
     classes = run.card["data"].get("classes") or app.CLASSES
     settings = {**run.card["data"]["app_settings"], "classes": list(classes)}
-    built = experiment.trained(run, len(classes), float32=True)
+    built = experiment.trained(run, len(classes))
     scorer = app.cnn(experiment.network(built, settings, config))
     options = PredictOptions(mm_per_pixel, region, every_s, run.assets)
     paths = app.raw_inputs(source)

@@ -53,6 +53,7 @@ from absl import logging
 
 from medxfer import provenance, serving_decode, serving_fit, serving_warmup, serving_weights
 from medxfer.data import patch_transform
+from medxfer.network import TrainedNetwork, in_float32
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 INPUT_RANGE = (0, 255)
@@ -123,7 +124,7 @@ def export(
     name = app if weights == "float32" else f"{app}-{weights}"
     home = pathlib.Path(folder) / name
     home.mkdir(parents=True, exist_ok=True)
-    twin = _float32_twin(model)
+    twin = in_float32(model)
     description = {
         "app": app,
         "network": model.name,
@@ -165,7 +166,7 @@ def verify(
     images: np.ndarray,
     tolerance: float = 1e-5,
 ) -> float:
-    """Load an export and compare its three signatures with ``model`` in float32.
+    """Load an export and compare its three signatures with what evaluations say of ``model``.
 
     Where the export stores the weights small, the model is given the same rounded ones.
 
@@ -194,11 +195,9 @@ def verify(
         If it exceeds ``tolerance``, or the class names are not those described beside the graph.
     """
     signatures = tf.saved_model.load(str(path)).signatures
-    inputs = patch_transform(model_module)(images)
     description = json.loads((path / DESCRIPTION).read_text())
-    twin = serving_weights.restored(_float32_twin(model), description["weights"])
-    logits = twin(inputs, training=False)
-    expected = _activation(description["multilabel"])(logits).numpy()
+    twin = serving_weights.restored(in_float32(model), description["weights"])
+    expected = TrainedNetwork(twin, model_module, description).classify(images)
     classes = description["classes"]
     encoded = tf.stack([tf.io.encode_png(image) for image in images])
     examples = tf.stack([serving_warmup.example(content) for content in encoded.numpy()])
@@ -218,17 +217,6 @@ def verify(
     if not worst <= tolerance:
         raise RuntimeError(f"The export {path} differs from the model by {worst:.2g}.")
     return worst
-
-
-def _float32_twin(model: keras.Model) -> keras.Model:
-    """Copy of ``model`` that computes in float32, free of any distribution strategy."""
-
-    def in_float32(layer):
-        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
-
-    twin = keras.models.clone_model(model, clone_function=in_float32)
-    twin.set_weights(model.get_weights())
-    return twin
 
 
 def _activation(multilabel: bool):

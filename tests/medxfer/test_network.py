@@ -11,11 +11,15 @@ from medxfer.network import BATCH, TrainedNetwork
 SIDE, CLASSES = 7, 3
 
 
-@pytest.fixture
-def model():
+@pytest.fixture(params=["float32", "mixed_bfloat16"])
+def model(request):
     keras.utils.set_random_seed(1)
-    inputs = keras.Input((SIDE, SIDE, 3))
-    return keras.Model(inputs, keras.layers.Dense(CLASSES)(keras.layers.Flatten()(inputs)))
+    keras.mixed_precision.set_dtype_policy(request.param)
+    try:
+        inputs = keras.Input((SIDE, SIDE, 3))
+        return keras.Model(inputs, keras.layers.Dense(CLASSES)(keras.layers.Flatten()(inputs)))
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
 
 
 @pytest.mark.parametrize("count", [0, 1, BATCH, BATCH + 5])
