@@ -22,7 +22,8 @@ APP = "cimt"
 PUBLIC_KEY = b"no person"
 CLASSES = ("background", "lumen-intima", "media-adventitia")
 EXTRAS = {
-    "mm_per_pixel": "float",
+    "mm_per_pixel": "float",  # height of a pixel
+    "mm_per_pixel_x": "float",  # and width
     "x": "float",  # of a patch's centre, of a region's first evaluated pixel
     "y": "float",
     "margin": "int",  # pixels of context on each side of what is evaluated; 0 for patches

@@ -322,6 +322,7 @@ def _roi_example(study: CarotidStudy, region: Region, settings: Settings, common
     )
     extras = {
         "mm_per_pixel": study.mm_per_pixel,
+        "mm_per_pixel_x": study.mm_per_pixel_x,
         "x": region.x,
         "y": region.y,
         "margin": margin,
@@ -354,6 +355,7 @@ def _patch_examples(
         ):
             extras = {
                 "mm_per_pixel": study.mm_per_pixel,
+                "mm_per_pixel_x": study.mm_per_pixel_x,
                 "x": centre[0],
                 "y": centre[1],
                 "margin": 0,

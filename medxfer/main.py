@@ -80,10 +80,11 @@ flags.DEFINE_string("output", "runs", "Folder of runs; for --mode=predict folder
 flags.DEFINE_string(
     "input", None, "--mode=predict: a raw image, video or volume, or a folder of them."
 )
-flags.DEFINE_float(
+flags.DEFINE_list(
     "mm_per_pixel",
     None,
-    "--mode=predict: height of a pixel in mm, for images that do not say it themselves.",
+    "--mode=predict: height of a pixel in mm, or HEIGHT,WIDTH where pixels are not square, for "
+    "images that do not say it themselves.",
 )
 flags.DEFINE_list(
     "roi",

@@ -6,6 +6,7 @@ import json
 import math
 import pathlib
 import tempfile
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -23,7 +24,7 @@ def predict(
     source: pathlib.Path,
     output: pathlib.Path,
     *,
-    mm_per_pixel: float | None = None,
+    mm_per_pixel: float | Sequence[float | str] | None = None,
     roi: list[str] | None = None,
     every_s: float | None = None,
     keep_names: bool = False,
@@ -50,8 +51,7 @@ def predict(
     if link_table is not None:
         link_tables.require_place(link_table, output)
     region = _region(roi)
-    if mm_per_pixel is not None and not 0 < mm_per_pixel < math.inf:
-        raise UserError(f"--mm_per_pixel must be above 0. Received: {mm_per_pixel}.")
+    sizes = _sizes(mm_per_pixel)
     if every_s is not None and not 0 < every_s < math.inf:
         raise UserError(f"--every_s must be above 0. Received: {every_s}.")
     config = Config.load(run.path / "config.json")
@@ -60,7 +60,7 @@ def predict(
     settings = {**run.card["data"]["app_settings"], "classes": list(classes)}
     built = experiment.trained(run, len(classes))
     scorer = app.cnn(experiment.network(built, settings, config))
-    options = PredictOptions(mm_per_pixel, region, every_s, run.assets)
+    options = PredictOptions(sizes, region, every_s, run.assets)
     paths = app.raw_inputs(source)
     if not paths:
         raise UserError(f"--input={source} holds no {app.INPUT} that can be read.")
@@ -160,6 +160,23 @@ def _pseudonym(path: pathlib.Path) -> str:
         return hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:12]
     except OSError as error:
         raise UserError(f"the file cannot be read ({error.strerror})") from error
+
+
+def _sizes(given: float | Sequence[float | str] | None) -> tuple[float, ...] | None:
+    """Height and, perhaps, width of a pixel in mm."""
+    if given is None:
+        return None
+    parts = [given] if isinstance(given, int | float) else list(given)
+    try:
+        sizes = tuple(float(part) for part in parts)
+    except ValueError:
+        sizes = ()
+    if len(sizes) not in (1, 2) or not all(0 < size < math.inf for size in sizes):
+        raise UserError(
+            "--mm_per_pixel must be above 0: the height of a pixel, or HEIGHT,WIDTH. Received: "
+            f"{','.join(map(str, parts))}."
+        )
+    return sizes
 
 
 def _region(roi: list[str] | None) -> tuple[int, int, int, int] | None:

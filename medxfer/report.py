@@ -34,6 +34,8 @@ TESTS = {
 }
 
 _WRITTEN = {
+    "polyline thickness": "polyline distance (PDM)",
+    "thickness": "vertical thickness",
     "lumen intima": "lumen-intima",
     "media adventitia": "media-adventitia",
     "auc": "AUC",

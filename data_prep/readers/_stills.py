@@ -7,7 +7,8 @@ import pathlib
 import numpy as np
 import pydicom
 
-from data_prep.readers import _deflated, _images, _matlab, dicom_ultrasound, tables
+from data_prep.readers import _calibration, _deflated, _images, _matlab, dicom_ultrasound, tables
+from data_prep.readers._calibration import Calibration
 from data_prep.readers._images import Unusable
 from data_prep.readers._paths import inside
 
@@ -22,14 +23,14 @@ class Still:
     ----------
     image : numpy.ndarray
         uint8 (H, W).
-    mm_per_pixel : float or None
-        Height of a pixel; None where neither the file nor one beside it says it.
+    calibration : Calibration
+        Sizes of its pixels; empty where neither the file nor one beside it says them.
     notes : tuple of str
         What was changed on the way.
     """
 
     image: np.ndarray
-    mm_per_pixel: float | None
+    calibration: Calibration
     notes: tuple[str, ...] = ()
 
 
@@ -70,15 +71,15 @@ def _dicom(path: pathlib.Path) -> Still:
         _deflated.require_room(path)
         data = pydicom.dcmread(path)
         image, notes = dicom_ultrasound.grey(data, 0)
-        down, _ = dicom_ultrasound.calibration(data, np.array(image.shape[::-1])[None] / 2)
+        calibration = _calibration.of_dicom(data)
     except Unusable:
         raise
     except Exception as error:  # damaged files raise many kinds
         raise Unusable("the DICOM file is unreadable") from error
-    return Still(image, down, notes)
+    return Still(image, calibration, notes)
 
 
-def _beside(path: pathlib.Path) -> float | None:
+def _beside(path: pathlib.Path) -> Calibration:
     scale, factor = path.with_suffix(".scl"), path.parent.parent / "CF" / f"{path.stem}_CF.txt"
     try:
         if scale.is_file():
@@ -86,9 +87,9 @@ def _beside(path: pathlib.Path) -> float | None:
         elif factor.is_file():
             found = tables.number(tables.text(factor).strip()) or 0.0
         else:
-            return None
+            return Calibration()
     except (OSError, ValueError, LookupError) as error:
         raise Unusable("the calibration file beside the image is unreadable") from error
     if not 0 < found < math.inf:
         raise Unusable("the calibration file beside the image holds no size of a pixel")
-    return found
+    return Calibration((found, found))

@@ -2,7 +2,7 @@
 
 ``NAME.dcm`` (or any DICOM file, whatever its suffix) with ``NAME.csv`` (columns interface, x, y) or
 ``NAME-LI.txt`` and ``NAME-MA.txt`` in the same folder. The calibration is that of the ultrasound
-region which holds the points (DICOM PS3.3, C.8.5.5), else the pixel spacing.
+region which holds the points (:mod:`data_prep.readers._calibration`), else the pixel spacing.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pydicom.pixels
 
-from data_prep.readers import _carotid, _deflated, _points
+from data_prep.readers import _calibration, _carotid, _deflated, _points
 from data_prep.readers._carotid import CarotidStudy, Options, Source
 from data_prep.readers._images import MAX_PIXELS, Unusable, to_grey
 from data_prep.readers._paths import inside
@@ -20,8 +20,6 @@ KIND = "carotid"
 LAYOUT = "DICOM ultrasound NAME.dcm beside NAME.csv or NAME-LI.txt and NAME-MA.txt"
 
 SUFFIXES = (".dcm", ".dicom", ".ima", "")
-CENTIMETRES = 3  # code of PhysicalUnitsXDirection and PhysicalUnitsYDirection
-TISSUE_2D = 1  # code of RegionSpatialFormat: not a trace, a spectrum or a graphic
 
 
 def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
@@ -110,25 +108,15 @@ def _header(path: pathlib.Path) -> tuple[str, str, tuple[str, ...]]:
     return "", "neither patient nor exam is identified, so it cannot be kept in one split", ()
 
 
-def calibration(data: pydicom.Dataset, points: np.ndarray) -> tuple[float | None, float | None]:
-    """Millimetres a pixel, down and along, where the points (n, 2) lie; None where not given.
+def calibration(data: pydicom.Dataset, points: np.ndarray) -> tuple[float, float]:
+    """Millimetres a pixel, down and along, where the points (n, 2) lie.
 
-    The smallest region that holds all points and is calibrated in cm counts, else PixelSpacing.
+    Raises
+    ------
+    Unusable
+        See :meth:`data_prep.readers._calibration.Calibration.at`.
     """
-    smallest = None
-    for region in data.get("SequenceOfUltrasoundRegions") or ():
-        units = region.PhysicalUnitsXDirection, region.PhysicalUnitsYDirection
-        low = np.array([region.RegionLocationMinX0, region.RegionLocationMinY0])
-        high = np.array([region.RegionLocationMaxX1, region.RegionLocationMaxY1])
-        tissue = region.get("RegionSpatialFormat", TISSUE_2D) == TISSUE_2D
-        if tissue and units == (CENTIMETRES,) * 2 and ((points >= low) & (points <= high)).all():
-            area = float(np.prod(high - low))
-            deltas = abs(region.PhysicalDeltaY) * 10, abs(region.PhysicalDeltaX) * 10
-            smallest = min(smallest or (area, deltas), (area, deltas))
-    if smallest:
-        return smallest[1]
-    spacing = data.get("PixelSpacing") or (None, None)
-    return tuple(None if value is None else float(value) for value in spacing)
+    return _calibration.of_dicom(data).at(points)
 
 
 def grey(data: pydicom.Dataset, frame: int) -> tuple[np.ndarray, tuple[str, ...]]:

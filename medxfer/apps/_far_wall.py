@@ -10,14 +10,18 @@ from numpy.typing import NDArray
 
 from data_prep import patches
 from data_prep.errors import UserError
-from data_prep.readers import _carotid, _stills
+from data_prep.readers import _calibration, _carotid, _stills
+from data_prep.readers._calibration import Calibration
+from data_prep.readers._images import Unusable
 from medxfer.apps._options import NO_OPTIONS, PredictOptions
+from medxfer.evaluation import boundary
 from medxfer.handcrafted import cimt as tracer
 
 if typing.TYPE_CHECKING:
     from medxfer.apps.cimt import Scorer
 
 MIN_THICKNESS_MM = 0.2  # less is no wall
+COLUMNS = ("x", "lumen_intima_y", "media_adventitia_y", "thickness_mm", "polyline_thickness_mm")
 
 
 def raw_inputs(source: pathlib.Path) -> list[pathlib.Path]:
@@ -35,9 +39,9 @@ def predict(
 ) -> dict:
     """Trace the far wall in one raw image.
 
-    Writes ``NAME.csv`` (one row per column: x, both rows in pixels of the image, thickness in mm)
-    and ``NAME.png``, the part of the image round the wall with both lines; headers and margins,
-    where names are burnt in, stay out of the picture.
+    Writes ``NAME.csv`` (one row per column: x, both rows in pixels of the image, thickness in mm,
+    vertical and by polyline distance) and ``NAME.png``, the part of the image round the wall with
+    both lines; headers and margins, where names are burnt in, stay out of the picture.
 
     Parameters
     ----------
@@ -54,45 +58,41 @@ def predict(
     Raises
     ------
     UserError
-        If the image cannot be read, is not calibrated, or shows no wall.
+        If the image cannot be read, is not calibrated where the wall is, or shows no wall.
     """
     still = _stills.read(path)
-    mm_per_pixel = options.mm_per_pixel or still.mm_per_pixel
-    if not mm_per_pixel:
-        raise UserError("it does not say how large a pixel is; give --mm_per_pixel")
-    smallest, largest = _carotid.MM_PER_PIXEL
-    if not smallest <= mm_per_pixel <= largest:
-        raise UserError(
-            f"a pixel of {mm_per_pixel:g} mm is not between {smallest:g} and {largest:g} mm; give "
-            "--mm_per_pixel"
-        )
-    given = options.region
-    regions = [given] if given else _wall_regions(still.image, mm_per_pixel, settings)
+    own = still.calibration
+    known = _calibration.given(own, options.mm_per_pixel) if options.mm_per_pixel else own
+    regions = [options.region] if options.region else _wall_regions(still, known, settings)
     margin = settings["margin"]
     height, width = still.image.shape
     table = []
     for x, y, w, h in regions:
         if x + w > width or y + h > height:
             raise UserError(f"--roi reaches beyond the image of {width} x {height} pixels")
-        if h * mm_per_pixel <= MIN_THICKNESS_MM + mm_per_pixel:
-            raise UserError(f"no wall fits into {h} rows of {mm_per_pixel:g} mm each")
+        down, along = _spacing(known, [(x, y), (x + w - 1, y + h - 1)])
+        if h * down <= MIN_THICKNESS_MM + down:
+            raise UserError(f"no wall fits into {h} rows of {down:g} mm each")
         window = patches.window(still.image, x - margin, y - margin, w + 2 * margin, h + 2 * margin)
-        found = scorer(window, margin, mm_per_pixel).boundaries
-        for column, (li, ma) in enumerate(zip(found.li, found.ma, strict=True)):
-            table.append((x + column, y + li, y + ma, (ma - li) * mm_per_pixel))
+        found = scorer(window, margin, down).boundaries
+        polyline = boundary.polyline_distances_mm(found, down, along)
+        for column, (li, ma, apart) in enumerate(zip(found.li, found.ma, polyline, strict=True)):
+            table.append((x + column, y + li, y + ma, (ma - li) * down, apart))
     with (output / f"{name}.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["x", "lumen_intima_y", "media_adventitia_y", "thickness_mm"])
+        writer.writerow(COLUMNS)
         writer.writerows((x, *map(float, rest)) for x, *rest in table)
     lines = np.array(table, np.float64)
     _overlay(still.image, lines, output / f"{name}.png")
     thickness = lines[:, 3]
     return {
-        "mm_per_pixel": mm_per_pixel,
+        "mm_per_pixel": down,
+        "mm_per_pixel_x": along,
         "regions": [list(map(int, found)) for found in regions],
         "columns": len(lines),
         "thickness_mm": float(thickness.mean()),
         "thickness_max_mm": float(thickness.max()),
+        "polyline_thickness_mm": float(lines[:, 4].mean()),
         "notes": list(still.notes),
     }
 
@@ -100,21 +100,56 @@ def predict(
 def describe(found: Mapping) -> str:
     """One prediction in words."""
     return (
-        f"thickness {found['thickness_mm']:.3f} mm, at most {found['thickness_max_mm']:.3f} mm, "
-        f"over {found['columns'] * found['mm_per_pixel']:.1f} mm of wall"
+        f"thickness {found['thickness_mm']:.3f} mm vertical, at most "
+        f"{found['thickness_max_mm']:.3f} mm, {found['polyline_thickness_mm']:.3f} mm by polyline "
+        f"distance, over {found['columns'] * found['mm_per_pixel_x']:.1f} mm of wall"
     )
 
 
+def _spacing(calibration: Calibration, corners: list[tuple[int, int]]) -> tuple[float, float]:
+    """Height and width of a pixel in mm where the wall is."""
+    try:
+        return _possible(calibration.at(np.array(corners)))
+    except Unusable as error:
+        raise UserError(f"{error}; {_calibration.GIVE}") from error
+
+
+def _possible(spacing: tuple[float, float]) -> tuple[float, float]:
+    smallest, largest = _carotid.MM_PER_PIXEL
+    for size in spacing:
+        if not smallest <= size <= largest:
+            raise UserError(
+                f"a pixel of {size:g} mm is not between {smallest:g} and {largest:g} mm; "
+                f"{_calibration.GIVE}"
+            )
+    return spacing
+
+
 def _wall_regions(
-    image: NDArray[np.uint8], mm_per_pixel: float, settings: Mapping
+    still: _stills.Still, calibration: Calibration, settings: Mapping
 ) -> list[tuple[int, int, int, int]]:
     """Neighbouring regions along the part of the far wall that is seen best."""
     width, height = settings["roi_width"], settings["roi_height"]
-    wall = tracer.find_far_wall(image, mm_per_pixel)
+    areas = still.calibration.calibrated
+    x0, y0, image = 0, 0, still.image
+    if len(areas) == 1:  # the rest of the screen is no image
+        x0, y0 = max(areas[0].left, 0), max(areas[0].top, 0)
+        image = image[y0 : areas[0].bottom + 1, x0 : areas[0].right + 1]
+    elif len({area.spacing for area in calibration.calibrated}) > 1:
+        raise UserError(
+            "its regions are calibrated in different ways: say with --roi=x,y,width,height which "
+            "one shows the wall"
+        )
+    one = [area.spacing for area in calibration.calibrated]
+    spacing = _possible(one[0]) if one else _spacing(calibration, [(0, 0)])
+    missing = UserError("no far wall was found; give its place with --roi=x,y,width,height")
+    if image.shape[1] < width or not image.size:
+        raise missing
+    wall = tracer.find_far_wall(image, spacing[0])
     starts = np.arange(0, image.shape[1] - width + 1)
     known = np.convolve(~np.isnan(wall.rows), np.ones(width), "valid") == width
     if not known.any():
-        raise UserError("no far wall was found; give its place with --roi=x,y,width,height")
+        raise missing
     clarity = np.where(known, np.convolve(wall.confidence, np.ones(width), "valid"), -1.0)
     # The clearest tiling of a few regions, side by side.
     count = min(settings["rois_per_image"], int(known.sum() + width - 1) // width) or 1
@@ -134,8 +169,8 @@ def _wall_regions(
     found = []
     for left in (first + k * width for k in range(count)):
         middle = wall.rows[left : left + width].mean()
-        top = int(np.clip(round(middle - height / 2), 0, max(image.shape[0] - height, 0)))
-        found.append((left, top, width, min(height, image.shape[0])))
+        y = int(np.clip(round(middle - height / 2), 0, max(image.shape[0] - height, 0)))
+        found.append((x0 + left, y0 + y, width, min(height, image.shape[0])))
     return found
 
 

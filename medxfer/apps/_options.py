@@ -10,8 +10,8 @@ class PredictOptions:
 
     Attributes
     ----------
-    mm_per_pixel : float or None
-        Goes before what an image says of itself.
+    mm_per_pixel : tuple of float or None
+        Height of a pixel, and width if it is another. Goes before what an image says of itself.
     region : (x, y, width, height) or None
         Where to look, in pixels.
     every_s : float or None
@@ -20,7 +20,7 @@ class PredictOptions:
         Files that came with the records the network learnt from.
     """
 
-    mm_per_pixel: float | None = None
+    mm_per_pixel: tuple[float, ...] | None = None
     region: tuple[int, int, int, int] | None = None
     every_s: float | None = None
     assets: pathlib.Path | None = None

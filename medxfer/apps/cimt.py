@@ -2,7 +2,8 @@
 
 Tajbakhsh et al. 2016, sections III-D and IV-D: a network classifies every pixel of the region as
 background, lumen-intima or media-adventitia interface; each column takes the best row of either
-map, open snakes smooth the two lines, and their mean vertical distance is the thickness.
+map, open snakes smooth the two lines, and their mean vertical distance is the thickness. Beside it
+stands the polyline distance, by which most of the field measures.
 """
 
 import dataclasses
@@ -26,6 +27,9 @@ from medxfer.handcrafted import cimt as tracer
 
 CLASSES = ("background", "lumen-intima", "media-adventitia")
 UNIT = "region"
+UNKNOWN = (float("nan"), float("nan"))
+#: Prediction and reference of thickness, in two ways, as columns of a table.
+THICKNESSES = ("thickness_mm", "polyline_thickness_mm")
 INPUT = "image"
 #: Figures of runs that a study shows.
 STUDY_FIGURES = {
@@ -91,6 +95,7 @@ class Result:
     image: NDArray[np.uint8]  # the evaluated pixels (H, W)
     true: Boundaries
     trace: Trace
+    mm_per_pixel_x: float | None = None  # None: records of earlier versions do not say it
 
     @property
     def error_um(self) -> dict[str, float]:
@@ -102,17 +107,25 @@ class Result:
         }
 
     @property
-    def thickness_mm(self) -> tuple[float, float]:
-        """Predicted and true thickness over the annotated columns, in millimetres."""
+    def _scored(self) -> tuple[Boundaries, Boundaries]:
+        """Prediction and reference over the annotated columns."""
         known = ~np.isnan(self.true.li + self.true.ma)
-        found = Boundaries(
-            np.where(known, self.trace.boundaries.li, np.nan),
-            np.where(known, self.trace.boundaries.ma, np.nan),
-        )
-        return (
-            boundary.thickness_mm(found, self.mm_per_pixel),
-            boundary.thickness_mm(self.true, self.mm_per_pixel),
-        )
+        found = self.trace.boundaries
+        lines = (np.where(known, rows, np.nan) for rows in (found.li, found.ma))
+        return Boundaries(*lines), self.true
+
+    @property
+    def thickness_mm(self) -> tuple[float, float]:
+        """Predicted and true vertical thickness over the annotated columns, in millimetres."""
+        return tuple(boundary.thickness_mm(lines, self.mm_per_pixel) for lines in self._scored)
+
+    @property
+    def polyline_thickness_mm(self) -> tuple[float, float]:
+        """Predicted and true polyline distance over the annotated columns; NaN if not known."""
+        if self.mm_per_pixel_x is None:
+            return UNKNOWN
+        sizes = self.mm_per_pixel, self.mm_per_pixel_x
+        return tuple(boundary.polyline_thickness_mm(lines, *sizes) for lines in self._scored)
 
 
 def prepared_phantom(cache: pathlib.Path) -> pathlib.Path:
@@ -192,6 +205,7 @@ def score(folder, split: str, scorer: Scorer) -> list[Result]:
                 image[inner, inner],
                 Boundaries(unit["li"], unit["ma"]),
                 scorer(image, margin, float(unit["mm_per_pixel"])),
+                float(unit["mm_per_pixel_x"]) if "mm_per_pixel_x" in unit else None,
             )
         )
     return found
@@ -199,19 +213,35 @@ def score(folder, split: str, scorer: Scorer) -> list[Result]:
 
 def errors(results: Sequence[Result]) -> dict[str, NDArray[np.float64]]:
     """One value per unit of every measure, for intervals and paired tests."""
-    thickness = np.array([result.thickness_mm for result in results])
     found = {
         f"{name}_error_um": np.array([result.error_um[name] for result in results])
         for name in ("lumen_intima", "media_adventitia")
     }
-    return found | {"thickness_error_mm": np.abs(thickness[:, 0] - thickness[:, 1])}
+    for name, bias in _biases(results).items():
+        found[name.replace("_bias_", "_error_")] = np.abs(bias)
+    return found
+
+
+def _biases(results: Sequence[Result]) -> dict[str, NDArray[np.float64]]:
+    """Predicted less true thickness of every unit."""
+    found = {}
+    for name in _measured(results):
+        pairs = np.array([getattr(result, name) for result in results])
+        found[name.replace("_mm", "_bias_mm")] = pairs[:, 0] - pairs[:, 1]
+    return found
+
+
+def _measured(results: Sequence[Result]) -> tuple[str, ...]:
+    """The thicknesses that are known: records of earlier versions have no polyline distance."""
+    vertical, polyline = THICKNESSES
+    missing = any(np.isnan(result.polyline_thickness_mm[1]) for result in results)
+    return (vertical,) if missing else (vertical, polyline)
 
 
 def metrics(results: Sequence[Result], seed: int = 0) -> dict[str, intervals.Interval]:
     """Mean of every measure with its 95 % interval by bootstrap over subjects."""
     subjects = [result.subject for result in results]
-    thickness = np.array([result.thickness_mm for result in results])
-    measures = errors(results) | {"thickness_bias_mm": thickness[:, 0] - thickness[:, 1]}
+    measures = errors(results) | _biases(results)
     return {
         name: intervals.bootstrap(intervals.mean(values), subjects, seed=seed)
         for name, values in measures.items()
@@ -225,19 +255,21 @@ def compare(
     first = next(iter(methods.values()))
     subjects = [result.subject for result in first]
     measured = {name: errors(results) for name, results in methods.items()}
+    common = set.intersection(*map(set, measured.values()))
     return {
         measure: comparison.compare(
             {name: values[measure] for name, values in measured.items()}, subjects, seed=seed
         )
         for measure in next(iter(measured.values()))
+        if measure in common
     }
 
 
 def rows(results: Sequence[Result]) -> list[dict[str, str | float]]:
-    """One row per region: errors, thickness and its reference."""
-    table = []
+    """One row per region: errors, thickness in two ways, and its reference."""
+    table, names = [], _measured(results)
     for result in results:
-        predicted, true = result.thickness_mm
+        pairs = {name: getattr(result, name) for name in names}
         table.append(
             {
                 "unit": result.unit,
@@ -245,8 +277,8 @@ def rows(results: Sequence[Result]) -> list[dict[str, str | float]]:
                 "subject": result.subject,
                 "mm_per_pixel": result.mm_per_pixel,
                 **{f"{name}_error_um": value for name, value in result.error_um.items()},
-                "thickness_mm": predicted,
-                "true_thickness_mm": true,
+                **{name: pair[0] for name, pair in pairs.items()},
+                **{f"true_{name}": pair[1] for name, pair in pairs.items()},
             }
         )
     return table
@@ -262,6 +294,7 @@ class Restored:
     mm_per_pixel: float
     error_um: dict[str, float]
     thickness_mm: tuple[float, float]
+    polyline_thickness_mm: tuple[float, float] = UNKNOWN
 
 
 def restore(
@@ -276,7 +309,11 @@ def restore(
             row["subject"],
             float(row["mm_per_pixel"]),
             {name: float(row[f"{name}_error_um"]) for name in names},
-            (float(row["thickness_mm"]), float(row["true_thickness_mm"])),
+            *(
+                # Runs of earlier versions have no polyline distance.
+                tuple(float(row.get(key) or "nan") for key in (name, f"true_{name}"))
+                for name in THICKNESSES
+            ),
         )
         for row in rows
     ]
@@ -309,11 +346,11 @@ def figures(
     subjects = [result.subject for result in results]
     drawn["bland_altman"] = (
         draw.bland_altman(thickness[:, 0], thickness[:, 1], subjects),
-        "Thickness: difference against mean of prediction and reference.",
+        "Vertical thickness: difference against mean of prediction and reference.",
     )
     drawn["thickness"] = (
         draw.agreement(thickness[:, 0], thickness[:, 1], subjects),
-        "Thickness: prediction against reference.",
+        "Vertical thickness: prediction against reference.",
     )
     return drawn | _curves.course(name, history)
 

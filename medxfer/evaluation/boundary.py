@@ -147,22 +147,51 @@ def thickness_mm(boundaries: Boundaries, mm_per_pixel: float) -> float:
     return float(gap.mean() * mm_per_pixel) if gap.size else float("nan")
 
 
-def polyline_thickness_mm(boundaries: Boundaries, mm_per_pixel: float) -> float:
+def polyline_distances_mm(
+    boundaries: Boundaries, mm_per_pixel: float, mm_per_pixel_x: float
+) -> Rows:
+    """Distance of each column's two points from the other interface, their mean in millimetres.
+
+    The other interface is a chain of line segments between the columns in which both are known; a
+    gap between such columns is bridged.
+
+    Parameters
+    ----------
+    boundaries : Boundaries
+    mm_per_pixel, mm_per_pixel_x : float
+        Height and width of a pixel.
+
+    Returns
+    -------
+    float64 array of shape (W,); NaN in columns in which either is not known.
+    """
+    known = ~np.isnan(boundaries.li + boundaries.ma)
+    distances = np.full(known.shape, np.nan)
+    if known.any():
+        x = np.flatnonzero(known) * mm_per_pixel_x
+        li = np.stack([x, boundaries.li[known] * mm_per_pixel], axis=1)
+        ma = np.stack([x, boundaries.ma[known] * mm_per_pixel], axis=1)
+        distances[known] = (_distance_to_chain(li, ma) + _distance_to_chain(ma, li)) / 2
+    return distances
+
+
+def polyline_thickness_mm(
+    boundaries: Boundaries, mm_per_pixel: float, mm_per_pixel_x: float
+) -> float:
     """Intima-media thickness as the polyline distance of the interfaces, in millimetres.
 
     Mean over the points of both interfaces of the distance to the nearest point of the other
-    interface, taken as a chain of line segments: the measure of the CUBS benchmark (Meiburger et
-    al. 2021). Pixels are square. Only columns count in which both interfaces are known; a gap
-    between such columns is bridged. NaN if there is no such column.
+    interface: the polyline distance metric, by which the CUBS benchmark (Meiburger et al. 2021)
+    and most of the field measure. NaN if no column knows both interfaces.
+
+    Parameters
+    ----------
+    boundaries, mm_per_pixel, mm_per_pixel_x
+        As in :func:`polyline_distances_mm`.
     """
-    known = ~np.isnan(boundaries.li + boundaries.ma)
-    x = np.flatnonzero(known).astype(np.float64)
-    if not x.size:
-        return float("nan")
-    li = np.stack([x, boundaries.li[known]], axis=1)
-    ma = np.stack([x, boundaries.ma[known]], axis=1)
-    nearest = np.concatenate([_distance_to_chain(li, ma), _distance_to_chain(ma, li)])
-    return float(nearest.mean() * mm_per_pixel)
+    distances = polyline_distances_mm(boundaries, mm_per_pixel, mm_per_pixel_x)
+    known = ~np.isnan(distances)
+    return float(distances[known].mean()) if known.any() else float("nan")
 
 
 def _distance_to_chain(points: Rows, chain: Rows) -> Rows:

@@ -170,7 +170,9 @@ def _errors(app: ModuleType, methods: Methods) -> Measures:
         values[name] = [_with_mean(app.errors(results)) for results in ordered]
     subjects = np.array([result.subject for result in ordered[0]])
     names, member = np.unique(subjects, return_inverse=True)
-    merits = tuple(values[name][0])
+    # A measure that an earlier version did not have is left out.
+    of_all = [set(value) for seeds in values.values() for value in seeds]
+    merits = tuple(merit for merit in values[name][0] if all(merit in own for own in of_all))
     statistics = {
         method: [
             _means(np.stack([v[merit] for merit in merits], axis=1), member, len(names))

@@ -164,7 +164,13 @@ def test_the_calibration_beside_an_image_is_used_unless_one_is_given(run, image,
     (found,) = predict.predict(run, image, tmp_path / "a")
     assert found["mm_per_pixel"] == 0.06
     (given,) = predict.predict(run, image, tmp_path / "b", mm_per_pixel=0.05)
-    assert given["mm_per_pixel"] == 0.05
+    assert given["mm_per_pixel"] == given["mm_per_pixel_x"] == 0.05
+    (given,) = predict.predict(run, image, tmp_path / "c", mm_per_pixel=["0.05", "0.08"])
+    assert (given["mm_per_pixel"], given["mm_per_pixel_x"]) == (0.05, 0.08)
+    table = rows(tmp_path / "c" / f"{given['name']}.csv")
+    found = [row["polyline_thickness_mm"] for row in table]
+    np.testing.assert_allclose(given["polyline_thickness_mm"], np.mean(found), rtol=1e-12)
+    assert 0 < np.mean(found) <= given["thickness_mm"]
 
 
 def refused(run, source, output, message, **options):
@@ -184,7 +190,9 @@ def test_without_a_usable_calibration_nothing_is_written(run, image, tmp_path, s
     refused(run, image, tmp_path / "new" / "results", "mm_per_pixel|size of a pixel|unreadable")
 
 
-@pytest.mark.parametrize("size", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "size", [0.0, -1.0, float("nan"), float("inf"), ["0.05", "0"], ["x"], ["0.1"] * 3, []]
+)
 def test_a_pixel_size_that_is_none_is_refused(run, image, tmp_path, size):
     refused(run, image, tmp_path / "new" / "results", "--mm_per_pixel must", mm_per_pixel=size)
 
@@ -272,5 +280,9 @@ def test_damaged_weights_are_the_users_error(run, image, tmp_path):
 def test_describe():
     found = {
         "thickness_mm": 0.61234, "thickness_max_mm": 0.8, "columns": 100, "mm_per_pixel": MM,
+        "mm_per_pixel_x": 0.05, "polyline_thickness_mm": 0.6,
     }  # fmt: skip
-    assert app.describe(found) == "thickness 0.612 mm, at most 0.800 mm, over 6.0 mm of wall"
+    assert app.describe(found) == (
+        "thickness 0.612 mm vertical, at most 0.800 mm, 0.600 mm by polyline distance, "
+        "over 5.0 mm of wall"
+    )

@@ -206,7 +206,8 @@ def test_p_value(p, text):
     [
         ("lumen_intima_error_um", ("lumen-intima error", "um")),
         ("media_adventitia_error_um", ("media-adventitia error", "um")),
-        ("thickness_bias_mm", ("thickness bias", "mm")),
+        ("thickness_bias_mm", ("vertical thickness bias", "mm")),
+        ("polyline_thickness_error_mm", ("polyline distance (PDM) error", "mm")),
     ],
 )
 def test_measure_name(key, name):

@@ -11,8 +11,11 @@ from data_prep.readers._images import Unusable
 from tests.data_prep.readers.synthetic import SHAPE, interfaces, picture, table
 
 
-def region(x0=0, y0=0, x1=SHAPE[1] - 1, y1=SHAPE[0] - 1, dx=0.006, dy=0.005, units=3, form=1):
+def region(
+    x0=0, y0=0, x1=SHAPE[1] - 1, y1=SHAPE[0] - 1, dx=0.006, dy=0.005, units=3, form=1, flags=0
+):
     item = Dataset()
+    item.RegionFlags = flags
     item.RegionSpatialFormat = form
     item.RegionLocationMinX0, item.RegionLocationMinY0 = x0, y0
     item.RegionLocationMaxX1, item.RegionLocationMaxY1 = x1, y1
@@ -98,6 +101,54 @@ def test_without_calibration_it_is_refused(tmp_path, regions):
     write(tmp_path / "a.dcm", regions=regions)
     with pytest.raises(Unusable, match="no calibration"):
         read(tmp_path)
+
+
+LEFT, RIGHT = {"x1": 70}, {"x0": 71}
+
+
+@pytest.mark.parametrize(
+    ("regions", "box", "expected"),
+    [
+        # Two images side by side: each has its own sizes; nothing is measured across them.
+        ([region(**LEFT), region(**RIGHT, dy=0.01, dx=0.02)], (10, 20, 60, 40), (0.05, 0.06)),
+        ([region(**LEFT), region(**RIGHT, dy=0.01, dx=0.02)], (80, 20, 110, 40), (0.1, 0.2)),
+        ([region(**LEFT), region(**RIGHT, dy=0.01)], (60, 20, 80, 40), "beyond one"),
+        ([region(**LEFT)], (80, 20, 110, 40), "outside the calibrated"),
+        ([region(**LEFT)], (60, 20, 80, 40), "beyond one"),
+        # A spectrum, a graphic or a region without units inside an image owns its pixels.
+        ([region(), region(form=3, **LEFT)], (10, 20, 60, 40), "without lengths"),
+        ([region(), region(units=0, **LEFT)], (10, 20, 60, 40), "without lengths"),
+        ([region(), region(dy=0.0, **LEFT)], (10, 20, 60, 40), "without lengths"),
+        ([region(), region(dx=float("nan"), **LEFT)], (10, 20, 60, 40), "without lengths"),
+        ([region(), region(form=3, **LEFT)], (80, 20, 110, 40), (0.05, 0.06)),
+        # Where regions overlap, RegionFlags say whose the pixels are; else the smaller one's.
+        ([region(dy=0.01), region(flags=1, **LEFT)], (10, 20, 60, 40), (0.1, 0.06)),
+        ([region(dy=0.01, flags=1), region(flags=3)], (10, 20, 60, 40), "contradict"),
+        ([region(dy=0.01), region(**LEFT)], (10, 20, 60, 40), (0.05, 0.06)),
+        # Distances may be negative: a direction. A reference pixel moves no size.
+        ([region(dy=-0.01, dx=-0.02)], (10, 20, 60, 40), (0.1, 0.2)),
+        # Of regions whose corners are in disorder or absent nothing is known.
+        ([region(x0=90, x1=20, dy=0.01), region()], (10, 20, 60, 40), (0.05, 0.06)),
+    ],
+)
+def test_the_size_of_a_pixel_is_that_of_the_region_measured(regions, box, expected):
+    data = Dataset()
+    data.SequenceOfUltrasoundRegions = regions
+    data.PixelSpacing = [0.3, 0.3]  # of the whole screen: never instead of a region's
+    points = np.reshape(box, (2, 2))
+    if isinstance(expected, str):
+        with pytest.raises(Unusable, match=expected):
+            dicom_ultrasound.calibration(data, points)
+    else:
+        assert dicom_ultrasound.calibration(data, points) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("spacing", [[0, 0.1], [0.1, -0.1], [float("inf"), 0.1]])
+def test_pixel_spacing_that_is_no_size(spacing):
+    data = Dataset()
+    data.PixelSpacing = spacing
+    with pytest.raises(Unusable, match="PixelSpacing .* is no size"):
+        dicom_ultrasound.calibration(data, np.zeros((1, 2)))
 
 
 def test_photometric_kinds(tmp_path):

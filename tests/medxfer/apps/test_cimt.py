@@ -1,11 +1,18 @@
+import dataclasses
 import types
 
 import numpy as np
 import pytest
 
+from data_prep import cimt as preparation
+from data_prep import far_wall
+from data_prep.errors import UserError
 from data_prep.readers import _stills
 from medxfer.apps import _far_wall, cimt
+from medxfer.apps._options import PredictOptions
 from medxfer.evaluation.boundary import Boundaries
+from medxfer.studies import measures
+from tests.data_prep.readers import test_dicom_ultrasound
 from tests.medxfer.conftest import SMALL
 from tests.testing.app_test_case import AppTestCase
 
@@ -177,6 +184,118 @@ def test_a_line_that_is_missing_where_it_is_annotated_is_no_accuracy(results):
     first = results[0]
     first.trace.boundaries.li[3] = np.nan
     assert np.isnan(first.error_um["lumen_intima"])
+
+
+def brute_force(li, ma, down, along, steps=4001):
+    """Mean distance of the points of either line from the other, finely sampled, in mm."""
+    x = np.arange(len(li))
+    lines = [np.stack([x * along, rows * down]) for rows in (li, ma)]
+    fine = [
+        np.stack([np.interp(np.linspace(0, len(li) - 1, steps), x, axis) for axis in line])
+        for line in lines
+    ]
+    pairs = ((lines[0], fine[1]), (lines[1], fine[0]))
+    apart = [np.hypot(*(p[:, :, None] - q[:, None])).min(axis=1) for p, q in pairs]
+    return np.concatenate(apart).mean()
+
+
+def test_both_thicknesses_are_reported_and_old_runs_are_read(results):
+    old = cimt.rows(results)  # records of old say no width of a pixel
+    assert not any("polyline" in name for name in cimt.errors(results) | cimt.metrics(results))
+    new = [dataclasses.replace(r, mm_per_pixel_x=0.11) for r in results]
+    for result in new:
+        known = ~np.isnan(result.true.li)
+        if known.all():
+            lines = ((result.trace.boundaries.li, result.trace.boundaries.ma),)
+            lines += ((result.true.li, result.true.ma),)
+            expected = [brute_force(*pair, result.mm_per_pixel, 0.11) for pair in lines]
+            np.testing.assert_allclose(result.polyline_thickness_mm, expected, rtol=1e-3)
+    names = {"polyline_thickness_error_mm", "polyline_thickness_bias_mm"}
+    assert names == set(cimt.metrics(new)) - set(cimt.metrics(results))
+    texts = [{key: str(value) for key, value in row.items()} for row in cimt.rows(new)]
+    again = cimt.metrics(cimt.restore(texts))
+    assert again == cimt.metrics(new)
+    assert not any("polyline" in name for name in old[0])
+    texts = [{key: str(value) for key, value in row.items()} for row in old]
+    assert cimt.metrics(cimt.restore(texts)) == cimt.metrics(results)
+    mixed = {"new": new, "old": cimt.restore(texts)}
+    assert set(cimt.compare(mixed)) == set(cimt.errors(results))
+    assert "polyline" not in "".join(measures.of(cimt, {k: [v] for k, v in mixed.items()}).merits)
+
+
+def ultrasound(path, regions, **tags):
+    """A screen of 200 x 400 pixels with a far wall in either half."""
+    pixels = np.random.default_rng(0).integers(90, 140, (200, 400)).astype(np.uint8)
+    pixels[60:140] //= 20
+    test_dicom_ultrasound.write(path, pixels, regions=regions, Rows=200, Columns=400, **tags)
+    return path
+
+
+def wall(window, margin, mm_per_pixel):
+    """A sloping wall of 14 pixels, whatever is shown."""
+    rows = np.linspace(15, 25, window.shape[1] - 2 * margin)
+    return cimt.Trace(Boundaries(rows, rows + 14))
+
+
+SETTINGS = {"margin": 18, "roi_width": 60, "roi_height": 60, "rois_per_image": 2}
+
+
+@pytest.mark.parametrize(
+    ("box", "given", "expected"),
+    [
+        ((20, 100, 92, 60), None, (0.05, 0.06)),
+        ((250, 100, 92, 60), None, (0.1, 0.08)),
+        ((150, 100, 92, 60), None, "beyond one calibrated region"),
+        (None, None, "calibrated in different ways"),
+        ((150, 100, 92, 60), (0.07, 0.09), (0.07, 0.09)),
+        ((20, 100, 92, 60), (0.07,), "pixels are not square"),
+    ],
+)
+def test_predict_measures_by_the_region_that_holds_the_wall(tmp_path, box, given, expected):
+    region = test_dicom_ultrasound.region
+    regions = [region(x1=199, y1=199), region(x0=200, x1=399, y1=199, dy=0.01, dx=0.008)]
+    path = ultrasound(tmp_path / "a.dcm", regions)
+    options = PredictOptions(given, box)
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            _far_wall.predict(path, wall, SETTINGS, "a", tmp_path, options)
+        return
+    found = _far_wall.predict(path, wall, SETTINGS, "a", tmp_path, options)
+    down, along = expected
+    assert (found["mm_per_pixel"], found["mm_per_pixel_x"]) == pytest.approx(expected)
+    assert found["thickness_mm"] == pytest.approx(14 * down)
+    rows = np.linspace(15, 25, 92)
+    polyline = brute_force(rows, rows + 14, down, along)
+    assert found["polyline_thickness_mm"] == pytest.approx(polyline, rel=1e-3)
+
+
+def test_the_wall_is_searched_in_the_one_calibrated_region(tmp_path):
+    region = test_dicom_ultrasound.region
+    spectrum = region(x1=199, y1=199, units=4, form=3)
+    for name, left in (("a", 200), ("b", 210)):
+        image = region(x0=left, x1=399, y0=10, y1=189, dy=0.01, dx=0.008)
+        path = ultrasound(tmp_path / f"{name}.dcm", [spectrum, image])
+        found = _far_wall.predict(path, wall, SETTINGS, name, tmp_path)
+        assert all(x >= left and y >= 10 and y + h <= 190 for x, y, _, h in found["regions"])
+        assert found["thickness_mm"] == pytest.approx(1.4)
+    outside = ultrasound(tmp_path / "c.dcm", [region(x0=500, x1=600)])
+    with pytest.raises(UserError, match="no far wall"):
+        _far_wall.predict(outside, wall, SETTINGS, "c", tmp_path)
+
+
+def test_records_hold_both_sizes_of_a_pixel(tmp_path):
+    from medxfer.dataset_folder import DatasetFolder
+
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for number in range(6):
+        test_dicom_ultrasound.write(raw / f"{number}.dcm", PatientID=f"P{number}")
+    settings = far_wall.Settings(patch=9, roi_width=40, roi_height=40, patches_per_roi=2)
+    preparation.prepare(raw, tmp_path / "data", settings=settings)
+    folder = DatasetFolder.open(tmp_path / "data")
+    (result, *_) = cimt.score(folder, "test", cimt.counterparts()["handcrafted"])
+    assert result.mm_per_pixel == pytest.approx(0.05)
+    assert result.mm_per_pixel_x == pytest.approx(0.06)
 
 
 def test_a_gap_between_regions_is_not_bridged_in_the_picture(tmp_path):

@@ -131,34 +131,41 @@ class TestThickness:
     def test_nothing_known_is_nan(self):
         pair = Boundaries([1, np.nan], [np.nan, 2])
         assert np.isnan(boundary.thickness_mm(pair, 0.06))
-        assert np.isnan(boundary.polyline_thickness_mm(pair, 0.06))
+        assert np.isnan(boundary.polyline_thickness_mm(pair, 0.06, 0.06))
 
     def test_polyline_of_level_lines_is_vertical(self):
         pair = Boundaries(np.full(50, 3.0), np.full(50, 13.0))
-        assert boundary.polyline_thickness_mm(pair, 0.06) == pytest.approx(0.6)
+        assert boundary.polyline_thickness_mm(pair, 0.06, 0.06) == pytest.approx(0.6)
 
     def test_polyline_of_sloping_lines_shrinks_by_the_cosine(self):
         slope, x = 0.5, np.arange(600)
         pair = Boundaries(slope * x, slope * x + 10)
         expected = 10 / np.hypot(1, slope)
-        assert boundary.polyline_thickness_mm(pair, 1.0) == pytest.approx(expected, rel=5e-3)
+        assert boundary.polyline_thickness_mm(pair, 1.0, 1.0) == pytest.approx(expected, rel=5e-3)
         assert boundary.thickness_mm(pair, 1.0) == pytest.approx(10)
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_polyline_against_fine_sampling(self, seed):
+    @pytest.mark.parametrize("sizes", [(1.0, 1.0), (0.05, 0.08), (0.12, 0.04)])
+    def test_polyline_against_fine_sampling(self, seed, sizes):
         rng = np.random.default_rng(seed)
         li = np.cumsum(rng.normal(size=25))
         ma = li + 6 + np.cumsum(rng.normal(size=25)) / 3
         li[[3, 4]], ma[[4, 20]] = np.nan, np.nan
         known = ~np.isnan(li + ma)
         x = np.flatnonzero(known)
-        upper, lower = np.stack([x, li[known]], 1), np.stack([x, ma[known]], 1)
+        to_mm = sizes[::-1]
+        upper, lower = np.stack([x, li[known]], 1) * to_mm, np.stack([x, ma[known]], 1) * to_mm
         expected = np.r_[dense_distance(upper, lower), dense_distance(lower, upper)].mean()
-        found = boundary.polyline_thickness_mm(Boundaries(li, ma), 1.0)
+        found = boundary.polyline_thickness_mm(Boundaries(li, ma), *sizes)
         assert found == pytest.approx(expected, rel=1e-4)
+        columns = boundary.polyline_distances_mm(Boundaries(li, ma), *sizes)
+        np.testing.assert_array_equal(np.isnan(columns), ~known)
+        assert np.nanmean(columns) == pytest.approx(expected, rel=1e-4)
 
     def test_polyline_of_one_column(self):
-        assert boundary.polyline_thickness_mm(Boundaries([2.0], [7.0]), 0.1) == pytest.approx(0.5)
+        assert boundary.polyline_thickness_mm(Boundaries([2.0], [7.0]), 0.1, 0.3) == pytest.approx(
+            0.5
+        )
 
 
 def test_boundaries_are_float_and_of_one_width():
