@@ -212,10 +212,16 @@ def _fit(
         "precision": keras.config.dtype_policy().name,
         "history": [dataclasses.asdict(epoch) for epoch in history.epochs],
         "best_epoch": history.best.number,
+        "best_stage": history.best.stage,
         "best_validation_auc": history.best.score,
         "trained_weights_sha256": runs.sha256(run.weights),
         **provenance.provenance(),
     }
+    classes = len(folder.classes)
+    labels = train_part.labels, validation_part.labels
+    card["cautions"] = training.doubts(history, stages, *labels, config, classes)
+    for caution in card["cautions"]:
+        logging.warning("%s%s.", caution[0].upper(), caution[1:])
     if choice is not None:
         card["search"] = choice.to_json()
     return built, card

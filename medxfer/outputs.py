@@ -68,6 +68,18 @@ def class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32
     return np.stack([_even(np.array([len(labels) - n, n])) for n in present])
 
 
+def prior_loss(labels: NDArray[np.int64], classes: int, balanced: bool = False) -> float:
+    """The least loss of a network that looks at no image: it knows how frequent classes are.
+
+    ``balanced``: the classes count alike, by weights or by sampling.
+    """
+    shares = class_counts(labels, classes) / len(labels)
+    several = labels.ndim == 2
+    if balanced:
+        shares = np.where(shares > 0, 0.5 if several else 1 / np.count_nonzero(shares), 0.0)
+    return float(np.sum(special.entr(shares) + (special.entr(1 - shares) if several else 0)))
+
+
 def class_counts(labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """Examples that show each class, int64 (C,); ``labels`` as for :func:`class_weights`."""
     return np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(axis=0)

@@ -152,8 +152,7 @@ def summary(path: pathlib.Path, card: Mapping, unit: str) -> str:
             lines.append("  " + "   ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)))
     else:
         lines.append(f"  {_UNTESTED} --mode=evaluate --run={path} --data=OTHER")
-    cautions = {value["caution"] for method in metrics.values() for value in method.values()}
-    lines += [f"  Caution: {caution}." for caution in sorted(cautions - {""})]
+    lines += [f"  Caution: {caution}." for caution in _cautions(card)]
     source = card["weights"]
     lines += [
         "",
@@ -164,7 +163,7 @@ def summary(path: pathlib.Path, card: Mapping, unit: str) -> str:
             if "search" in card
             else []
         ),
-        f"  best epoch   {card['best_epoch'] + 1}, "
+        f"  best epoch   {card['best_epoch'] + 1}{_of_stage(card)}, "
         f"validation AUC {card['best_validation_auc']:.4f}",
         f"  report       {path / 'report.html'}",
         f"  figures      {path / 'figures'}",
@@ -265,11 +264,17 @@ def _search(card: Mapping) -> list[str]:
     ]
 
 
+def _of_stage(card: Mapping) -> str:
+    """The stage of the best epoch, where there are several."""
+    several = len(card.get("stages", ())) > 1 and "best_stage" in card
+    return f", in stage {card['best_stage']}" if several else ""
+
+
 def _method(card: Mapping) -> str:
     config, source = card["config"], card["weights"]
     kept = (
         f"The epoch with the best validation AUC was kept ({card['best_epoch'] + 1} of "
-        f"{len(card['history'])}). Test subjects took no part in any choice."
+        f"{len(card['history'])}{_of_stage(card)}). Test subjects took no part in any choice."
     )
     common = (
         f"batch {config['batch_size']}, dropout {config['dropout']}, seed {config['seed']}, "
@@ -355,7 +360,8 @@ def p_value(p: float | None) -> str:
 
 
 def _cautions(card: Mapping) -> list[str]:
-    return sorted({v["caution"] for m in card["metrics"].values() for v in m.values()} - {""})
+    found = {v["caution"] for m in card["metrics"].values() for v in m.values()} - {""}
+    return [*card.get("cautions", ()), *sorted(found)]
 
 
 def _figure(drawing: Drawing) -> str:

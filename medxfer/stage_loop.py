@@ -45,7 +45,9 @@ class Epoch:
     validation_loss: float  # mean negative log-likelihood
     score: float  # monitor(validation probabilities, labels)
     images_per_second: float  # of training alone, over all processes; the first one compiles too
-    best: bool  # the best score of its stage so far
+    best: bool  # the best of its stage so far: by score, at equal scores by validation loss
+    called: int = 0  # classes that are the most probable one of some validation image
+    kept: bool = False  # the best of all stages, whose weights the model has at the end
 
 
 @dataclasses.dataclass
@@ -60,7 +62,9 @@ class Progress:
     losses: list[float] = dataclasses.field(default_factory=list)  # of its steps so far
     factors: dict[str, float] = dataclasses.field(default_factory=dict)  # of an adaptive stage
     best: str = ""  # name of the checkpoint with the stage's best weights
-    score: float = -math.inf
+    score: float = -math.inf  # of the stage's best epoch, and its validation loss
+    loss: float = math.inf
+    kept: dict = dataclasses.field(default_factory=dict)  # of the stages before: see keep
     waited: int = 0  # epochs since the best one
     history: list[dict] = dataclasses.field(default_factory=list)
 
@@ -164,7 +168,8 @@ class StageLoop:
                 progress.waited += 1
                 progress.history.append(dataclasses.asdict(epoch))
                 if epoch.best:
-                    progress.waited, progress.score = 0, epoch.score
+                    progress.waited = 0
+                    progress.score, progress.loss = epoch.score, epoch.validation_loss
                     progress.best = f"best-{epoch.number}"
                     self._best = [keras.ops.convert_to_numpy(weight) for weight in self._weights]
                 self._save()  # before it is told: what is told twice confuses TensorBoard
@@ -173,6 +178,24 @@ class StageLoop:
                 self._end_if_asked()
         for weight, value in zip(self._weights, self._best, strict=True):
             weight.assign(value)
+
+    def keep(self, last: bool) -> None:
+        """Keep the weights of the stage, which has ended, if none before it validated better.
+
+        ``last``: no stage follows, so that the model has them anyway.
+        """
+        progress = self._progress
+        before = progress.kept
+        if before and (progress.score, -progress.loss) <= (before["score"], -before["loss"]):
+            return
+        progress.kept = {
+            "file": "" if last else f"kept-{progress.stage}",
+            "number": int(progress.best.removeprefix("best-")),
+            "score": progress.score,
+            "loss": progress.loss,
+        }
+        if not last and not self._run.checkpoints.exists(progress.kept["file"]):
+            self._run.checkpoints.save(progress.kept["file"], self._run.model.weights)
 
     def _end_if_asked(self, count: int = 0) -> None:
         """Save and end if a process was asked to; all processes call this after the same step.
@@ -199,7 +222,8 @@ class StageLoop:
             if name and not checkpoints.exists(name):
                 checkpoints.save(name, arrays)
         checkpoints.save("last", self._moving, dataclasses.asdict(progress))
-        checkpoints.keep_only("last", progress.frozen, progress.best)
+        kept = progress.kept.get("file", "")
+        checkpoints.keep_only("last", progress.frozen, progress.best, kept)
 
     @property
     def _where(self) -> str:
@@ -237,7 +261,8 @@ class StageLoop:
             validation_loss=validation_loss,
             score=score,
             images_per_second=images / seconds,
-            best=score > self._progress.score,
+            best=(score, -validation_loss) > (progress.score, -progress.loss),
+            called=len(np.unique(probabilities.argmax(axis=1))),
         )
 
     def _descend(self, number: int, rate: float) -> float:

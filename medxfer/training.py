@@ -22,6 +22,8 @@ from medxfer.stage_loop import Epoch, Groups, Monitor, Progress, Run, StageLoop
 from medxfer.tensorboard import Board
 from medxfer.tuning.stages import Stage
 
+_PRIOR = 0.98  # of the loss of class frequencies: above, nothing was learnt
+
 
 @dataclasses.dataclass
 class History:
@@ -31,8 +33,10 @@ class History:
 
     @property
     def best(self) -> Epoch:
-        """The epoch whose weights the model has at the end: the last stage's best."""
-        return [epoch for epoch in self.epochs if epoch.best][-1]
+        """The epoch whose weights the model has at the end."""
+        # Versions before this one kept the best of the last stage.
+        marked = [epoch for epoch in self.epochs if epoch.kept]
+        return marked[0] if marked else [epoch for epoch in self.epochs if epoch.best][-1]
 
 
 def fit(
@@ -49,7 +53,10 @@ def fit(
     on_epoch_end: Callable[[Epoch], None] | None = None,
     share: Collection[str] = (),
 ) -> History:
-    """Train ``model`` in place through ``stages``; each ends with its best epoch's weights.
+    """Train ``model`` in place through ``stages``; it ends with the best epoch's weights.
+
+    Every stage begins with the weights of the best epoch of the one before it. The best epoch of
+    all stages is kept: the one with the highest score, at equal scores the least validation loss.
 
     The loss is the mean negative log-likelihood over the global batch (see :mod:`medxfer.outputs`),
     weighted by class if ``config.balance`` says so; weight decay and penalties are part of the
@@ -128,11 +135,70 @@ def fit(
     )
     _check(run)
     while progress.stage < len(stages):
-        StageLoop(run, stages[progress.stage], progress).run()
-        progress = Progress(stage=progress.stage + 1, history=progress.history)
+        loop = StageLoop(run, stages[progress.stage], progress)
+        loop.run()
+        loop.keep(last=progress.stage + 1 == len(stages))
+        del loop  # its arrays, before the next one has its own
+        progress = Progress(progress.stage + 1, history=progress.history, kept=progress.kept)
+    if earlier := progress.kept["file"]:
+        checkpoints.load(earlier, model.weights)
+    best = progress.history[progress.kept["number"]]
+    best["kept"] = True
+    logging.info(
+        "The weights of epoch %d are kept (%s): score %.4f, validation loss %.4f.",
+        best["number"] + 1, best["stage"], best["score"], best["validation_loss"],
+    )  # fmt: skip
     checkpoints.finish(model, progress.history)
     board.close()
     return History([Epoch(**epoch) for epoch in progress.history])
+
+
+def doubts(
+    history: History,
+    stages: Sequence[Stage],
+    train: np.ndarray,
+    validation: np.ndarray,
+    config: Config,
+    classes: int,
+) -> list[str]:
+    """What in the course of a training says that its result may not be what it seems.
+
+    Parameters
+    ----------
+    history : History
+    stages : sequence of Stage
+    train, validation : int64 arrays of shape (N,) or (N, classes)
+        Labels of both parts.
+    config : Config
+        ``balance`` and ``epochs`` are used.
+    classes : int
+    """
+    found = []
+    prior = outputs.prior_loss(train, classes, config.balance != "none")
+    unseen = outputs.prior_loss(validation, classes)
+    learnt = any(
+        epoch.loss < _PRIOR * prior or epoch.validation_loss < _PRIOR * unseen
+        for epoch in history.epochs
+    )
+    if not learnt and prior and unseen:
+        found.append(
+            f"the loss never fell clearly below {prior:.3f}, that of class frequencies alone: the "
+            "network has learnt nothing from the images; try --lr_find, another --base_rate or "
+            "another --init"
+        )
+    best = history.best
+    if validation.ndim == 1 and best.called == 1:
+        found.append(
+            "all validation images are called the same class: thresholds, accuracy and "
+            "probabilities of this network are not to be relied on"
+        )
+    own = [epoch for epoch in history.epochs if epoch.stage == best.stage]
+    stage = next(stage for stage in stages if stage.name == best.stage)
+    if best.number == history.epochs[-1].number and len(own) == stage.epochs > 1:
+        found.append(
+            f"the last of {len(history.epochs)} epochs was the best: more --epochs may help"
+        )
+    return found
 
 
 def _check(run: Run) -> None:

@@ -39,13 +39,20 @@ def course(name: str, history: Sequence[Mapping]) -> dict[str, tuple]:
         return {}
     from medxfer.evaluation import figures
 
-    values = {"loss": [e["loss"] for e in history], "auc": [e["score"] for e in history]}
-    return {
-        "learning_curves": (
-            figures.learning_curves({name: values}),
-            "Training loss and validation AUC by epoch; the dot marks the epoch that was kept.",
-        )
+    # Versions that did not mark the kept epoch kept the best of the last stage.
+    kept = [k for k, epoch in enumerate(history) if epoch.get("kept")]
+    kept = kept or [k for k, epoch in enumerate(history) if epoch["best"]][-1:]
+    values = {
+        "loss": [epoch["loss"] for epoch in history],
+        "validation_loss": [epoch["validation_loss"] for epoch in history],
+        "auc": [epoch["score"] for epoch in history],
+        "stages": [epoch["stage"] for epoch in history],
+        "kept": kept[0],
     }
+    several = len(set(values["stages"])) > 1
+    caption = "Training and validation loss and validation AUC by epoch; the dot marks the epoch "
+    caption += f"that was kept{', vertical lines where a stage begins' if several else ''}."
+    return {"learning_curves": (figures.learning_curves({name: values}), caption)}
 
 
 def pairs_of(analysis: Analysis, merits: tuple[str, ...]) -> dict[str, list[Pair]]:

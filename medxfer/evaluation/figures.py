@@ -182,30 +182,41 @@ def error_boxes(errors: Mapping[str, Mapping[str, ArrayLike]], unit: str = "µm"
 
 
 @_styled
-def learning_curves(histories: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
-    """Loss and validation AUC by epoch; a dot marks the best epoch of each method.
+def learning_curves(histories: Mapping[str, Mapping[str, object]]) -> Figure:
+    """Losses and validation AUC by epoch; a dot marks the epoch that each method kept.
 
     Parameters
     ----------
-    histories : mapping from method to ``{"loss": (E,), "auc": (E,)}``
-        Training loss and validation AUC after epochs 1 to E.
+    histories : mapping from method to mapping
+        ``loss``, ``validation_loss`` and ``auc`` (E,) after epochs 1 to E, ``stages`` (E,), the
+        name of the stage of each, and ``kept``, the index of the epoch that was kept.
     """
     figure = Figure(figsize=(WIDTH, 2.6))
-    for axes, key, label in zip(
-        figure.subplots(1, 2), ("loss", "auc"), ("Training loss", "Validation AUC"), strict=True
-    ):
-        for number, (name, history) in enumerate(histories.items()):
+    left, right = figure.subplots(1, 2)
+    for number, (name, history) in enumerate(histories.items()):
+        color, dash = CYCLE[number % len(CYCLE)], DASHES[number // len(CYCLE) % len(DASHES)]
+        epochs, kept = np.arange(1, len(history["auc"]) + 1), history["kept"]
+        several = len(histories) > 1
+        for axes, key, label, style, alpha in (
+            (left, "loss", name if several else "training", dash, 0.4),
+            (left, "validation_loss", "" if several else "validation", dash, 1.0),
+            (right, "auc", name, dash, 1.0),
+        ):
             values = np.asarray(history[key], np.float64)
-            scores = np.asarray(history["auc"], np.float64)
-            best = int(np.where(np.isnan(scores), -np.inf, scores).argmax())
-            color, dash = CYCLE[number % len(CYCLE)], DASHES[number // len(CYCLE) % len(DASHES)]
-            epochs = np.arange(1, len(values) + 1)
-            axes.plot(epochs, values, color=color, linestyle=dash, label=name)
-            axes.plot(epochs[best], values[best], "o", color=color, markersize=4)
+            axes.plot(epochs, values, color=color, linestyle=style, label=label, alpha=alpha)
+            if key != "loss":
+                axes.plot(epochs[kept], values[kept], "o", color=color, markersize=4)
+        stages = history["stages"]
+        for start in np.flatnonzero([a != b for a, b in zip(stages, stages[1:], strict=False)]):
+            for axes in (left, right):
+                axes.axvline(start + 1.5, color=GREY, linewidth=0.8, linestyle=":")
+    for axes, label in ((left, "Loss"), (right, "Validation AUC")):
         axes.set(xlabel="Epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(x=0.03)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    if len(histories) == 1:
+        left.legend(loc="best")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside right center")
     return figure
 
 

@@ -22,6 +22,7 @@ Rates over epochs are ``stage.rate(epoch, gamma)``. A stage with a ``head`` is c
 :mod:`medxfer.tuning.adaptive` and takes them with the optimizer's ``begin_epoch``.
 """
 
+import dataclasses
 from collections.abc import Collection, Sequence
 
 from data_prep.errors import UserError
@@ -66,6 +67,7 @@ def stages_for(
     if tune in strategies:
         stages = plugins.load(STRATEGIES, tune).stages(groups, config, new)
         if config.head_init == "lp" and not stages[0].head and not set(new) - {groups[-1]}:
+            stages = [dataclasses.replace(stage, dropout=False) for stage in stages]
             stages = plugins.load(STRATEGIES, "lp").stages(groups, config, new) + stages
         for stage in stages:
             stage.check(groups)

@@ -42,17 +42,24 @@ def freeze(
     for group, layers in groups.items():
         for layer in layers:
             layer.trainable = not stage.frozen(group)
-            for inner in _batch_norms(layer):
+            for inner in _all(layer):
+                if isinstance(inner, keras.layers.Dropout):
+                    inner.trainable = stage.dropout and not stage.frozen(group)
+            for inner in filter(_is_batch_norm, _all(layer)):
                 policy = "frozen" if stage.frozen(group) else stage.batch_norm.get(group, "frozen")
                 _apply(inner, policy)
                 inner.synchronized = synchronized and policy in ("stats_only", "train")
 
 
-def _batch_norms(layer: keras.Layer) -> Iterator[keras.layers.BatchNormalization]:
-    if isinstance(layer, keras.layers.BatchNormalization):
-        yield layer
+def _is_batch_norm(layer: keras.Layer) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization)
+
+
+def _all(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """The layer, and those within it."""
+    yield layer
     for inner in getattr(layer, "layers", ()):
-        yield from _batch_norms(inner)
+        yield from _all(inner)
 
 
 def _apply(layer: keras.layers.BatchNormalization, policy: str) -> None:

@@ -112,6 +112,9 @@ class Stage:
         Factors on the rates; the optimizer's memory then begins anew in every epoch.
     head : HeadSolution, optional
         Solve for the head. The stage is then one epoch and moves nothing else.
+    dropout : bool
+        Whether groups that move drop units. Behind a head that was solved for they must not: it
+        was solved for features without.
 
     Raises
     ------
@@ -132,6 +135,7 @@ class Stage:
     penalty: Penalty | None = None
     adaptive: Adaptive | None = None
     head: HeadSolution | None = None
+    dropout: bool = True
 
     def __post_init__(self) -> None:
         negative = [group for group, value in self.multipliers.items() if not value >= 0]

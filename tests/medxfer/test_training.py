@@ -5,10 +5,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_prep.errors import UserError
-from medxfer import batches, steps, training, tuning
+from medxfer import batches, outputs, steps, training, tuning
 from tests.testing import tiny
 
 
@@ -102,12 +103,85 @@ def test_loss_is_the_mean_negative_log_likelihood(tmp_path):
 def test_best_epoch_not_the_last_is_restored(tmp_path):
     seen = []
     model, history = fit(
-        tmp_path, epochs=5, monitor=scripted([0.1, 0.9, 0.9, 0.5, 0.2]), on_epoch_end=seen.append
+        tmp_path, epochs=5, monitor=scripted([0.1, 0.9, 0.8, 0.5, 0.2]), on_epoch_end=seen.append
     )
     assert history.best.number == 1 and history.best.score == 0.9
     assert [epoch.best for epoch in history.epochs] == [True, True, False, False, False]
-    assert seen == history.epochs
+    assert [epoch.kept for epoch in history.epochs] == [False, True, False, False, False]
+    assert [dataclasses.replace(epoch, kept=False) for epoch in history.epochs] == seen
     assert_same_weights(model, fit(tmp_path / "two", epochs=2, monitor=scripted([0.1, 0.9]))[0])
+
+
+@pytest.mark.parametrize("last", [0.95, 0.3])
+def test_the_best_epoch_of_all_stages_is_kept(tmp_path, last):
+    """Whichever stage it is in; a later stage still begins with the best of the one before."""
+    scores = [0.1, 0.9, 0.2, 0.3, last, 0.2]
+    model, history = fit(tmp_path / "both", stages=STAGES, monitor=scripted(scores))
+    first, _ = fit(tmp_path / "first", stages=STAGES[:1], monitor=scripted(scores[:3]))
+    best = history.best
+    assert (best.stage, best.number) == (("head", 1) if last < 0.9 else ("middle", 4))
+    same = all(
+        np.array_equal(a, b) for a, b in zip(model.get_weights(), first.get_weights(), strict=True)
+    )
+    assert same == (last < 0.9)
+    again, loaded = fit(tmp_path / "both", stages=STAGES, monitor=scripted([]))
+    assert_same_weights(again, model)
+    assert loaded.best == best
+
+
+def test_equal_scores_are_told_apart_by_the_validation_loss(tmp_path):
+    """And a falling loss at an equal score is progress: with patience 1 the run goes on."""
+    flat = scripted([0.5] * 6)
+    _, history = fit(tmp_path, epochs=6, patience=1, dropout=0, monitor=flat)
+    losses = [epoch.validation_loss for epoch in history.epochs]
+    assert len(losses) > 2 and history.best.validation_loss == min(losses)
+    falling = [True, *(b < min(losses[: k + 1]) for k, b in enumerate(losses[1:]))]
+    assert [epoch.best for epoch in history.epochs] == falling
+    assert len(losses) == 6 or not falling[-1]
+
+
+def epochs_of(*rows, stage="s"):
+    """Epochs of (loss, validation loss, score, classes called); the last row is kept."""
+    made = [
+        training.Epoch(stage, number, 0.1, *row[:3], 1.0, best=True, called=row[3])
+        for number, row in enumerate(rows)
+    ]
+    return training.History([*made[:-1], dataclasses.replace(made[-1], kept=True)])
+
+
+def doubts(history, train=(0, 0, 0, 1), validation=(0, 1), epochs=9, **settings):
+    stage = tuning.Stage("s", {"a": 1.0}, 0.1, epochs=epochs)
+    labels = np.array(train), np.array(validation)
+    return training.doubts(history, [stage], *labels, tiny.config(**settings), 2)
+
+
+def test_doubts_about_a_training_are_said():
+    prior = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    fine = (0.4, 0.5, 0.9, 2)
+    assert doubts(epochs_of(fine)) == []
+    (said,) = doubts(epochs_of((prior * 0.99, np.log(2) * 0.99, 0.6, 2)))
+    assert f"below {prior:.3f}" in said and "learnt nothing" in said
+    assert doubts(epochs_of((prior, np.log(2) * 0.9, 0.6, 2))) == []  # dropout hides what is learnt
+    assert doubts(epochs_of((prior * 0.9, np.log(2), 0.6, 2))) == []
+    (said,) = doubts(epochs_of((prior * 1.05, np.log(2), 0.6, 2)), balance="weights")[:1] or [""]
+    assert said == ""  # below ln 2, the loss of classes that count alike
+    (said,) = doubts(epochs_of((0.4, 0.5, 0.9, 1)))
+    assert "called the same class" in said
+    (said,) = doubts(epochs_of(fine, fine), epochs=2)
+    assert "the last of 2 epochs was the best" in said
+    assert doubts(epochs_of(fine, fine), epochs=3) == []  # it could have gone on, and did not
+
+
+def test_prior_loss_of_labels_is_that_of_scipy():
+    shares = np.array([0.5, 0.3, 0.2])
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    assert outputs.prior_loss(labels, 3) == pytest.approx(stats.entropy(shares))
+    assert outputs.prior_loss(labels, 3, balanced=True) == pytest.approx(np.log(3))
+    assert outputs.prior_loss(labels, 4, balanced=True) == pytest.approx(np.log(3))
+    several = np.array([[1, 0], [0, 0], [1, 0], [1, 1]])
+    each = [stats.entropy([share, 1 - share]) for share in several.mean(axis=0)]
+    assert outputs.prior_loss(several, 2) == pytest.approx(sum(each))
+    assert outputs.prior_loss(several, 2, balanced=True) == pytest.approx(2 * np.log(2))
 
 
 def test_patience(tmp_path):
@@ -146,6 +220,7 @@ def test_interrupted_and_resumed_is_as_uninterrupted(tmp_path, epochs, cache):
     timeless = [dataclasses.replace(e, images_per_second=0) for e in again.epochs]
     assert timeless == [dataclasses.replace(e, images_per_second=0) for e in history.epochs]
     assert [e.number for e in again.epochs if e.best] == [0, 1, 3]
+    assert again.best.number == 1
 
 
 def test_a_kill_while_a_checkpoint_is_written_costs_one_epoch(tmp_path, monkeypatch):

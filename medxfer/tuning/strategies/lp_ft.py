@@ -10,10 +10,17 @@ from medxfer.tuning.strategies import _common
 def stages(groups: Sequence[str], config: Config, new: Collection[str]) -> list[Stage]:
     """The head by logistic regression; then every group, without decay, the rate along a cosine.
 
+    Behind a head that was solved for, the second stage drops no units: it was solved for whole
+    features, and the authors' networks have no dropout.
+
     The authors search 10 rates from 3e-7 to 1e-2 for the second stage, of 20 epochs with batches of
     64, and train gamma and beta of batch normalisation (``--freeze_bn=affine``).
     """
+    probe = _common.probe(groups, config, new)
+    dropout = probe.head is None
     return [
-        _common.probe(groups, config, new),
-        _common.stage("ft", groups, config, new, weight_decay=0.0, schedule="cosine"),
+        probe,
+        _common.stage(
+            "ft", groups, config, new, weight_decay=0.0, schedule="cosine", dropout=dropout
+        ),
     ]

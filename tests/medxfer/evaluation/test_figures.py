@@ -28,10 +28,17 @@ def confidence_map(truth=True):
     return figures.confidence_map(roi, p_li, p_ma, pair, pair, pair if truth else None, 0.06)
 
 
+def course(loss, auc, kept, stages=None):
+    return {
+        "loss": loss, "validation_loss": [value + 0.1 for value in loss], "auc": auc,
+        "stages": stages or ["s"] * len(loss), "kept": kept,
+    }  # fmt: skip
+
+
 def every_figure():
     subjects = np.repeat(np.arange(12), 5)
     thickness = RNG.normal(0.7, 0.1, 60)
-    history = {"loss": [0.9, 0.5, 0.4], "auc": [0.8, 0.95, 0.9]}
+    history = course([0.9, 0.5, 0.4], [0.8, 0.95, 0.9], kept=1)
     return {
         "confidence_map": confidence_map(),
         "error_boxes": figures.error_boxes({"LI": {"fc8": ERRORS}, "MA": {"fc8": ERRORS}}),
@@ -123,17 +130,24 @@ class TestErrorBoxes:
 
 
 class TestLearningCurves:
-    def test_dots_mark_the_best_validation_epoch(self):
-        history = {"loss": [0.9, 0.5, 0.4], "auc": [np.nan, 0.95, 0.9]}
+    def test_dots_mark_the_epoch_that_was_kept(self):
+        """Not the one with the highest score: which is kept is said by the run alone."""
+        history = course([0.9, 0.5, 0.4], [np.nan, 0.95, 0.96], kept=1)
         for axes, value in zip(
-            figures.learning_curves({"fc8": history}).axes, (0.5, 0.95), strict=True
+            figures.learning_curves({"fc8": history}).axes, (0.6, 0.95), strict=True
         ):
             (dot,) = [line for line in axes.lines if line.get_marker() == "o"]
-            assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (2, value)
+            assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (2, pytest.approx(value))
+
+    def test_lines_stand_where_a_stage_begins(self):
+        history = course([0.9, 0.5, 0.4], [0.1, 0.2, 0.3], kept=2, stages=["lp", "ft", "ft"])
+        for axes in figures.learning_curves({"lp_ft": history}).axes:
+            (border,) = [line for line in axes.lines if line.get_linestyle() == ":"]
+            assert set(border.get_xdata()) == {1.5}
 
     def test_many_methods_stay_apart(self):
-        history = {"loss": [1.0, 0.5], "auc": [0.5, 0.6]}
-        axes = figures.learning_curves({str(k): history for k in range(12)}).axes[0]
+        history = course([1.0, 0.5], [0.5, 0.6], kept=1)
+        axes = figures.learning_curves({str(k): history for k in range(12)}).axes[1]
         lines = [line for line in axes.lines if line.get_marker() != "o"]
         looks = {(line.get_color(), line.get_linestyle()) for line in lines}
         assert len(looks) == 12

@@ -1,3 +1,4 @@
+import dataclasses
 import doctest
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from medxfer import tuning
 from medxfer.config import Config
 from medxfer.models import resnet50
-from tests.testing import train_strategies
+from tests.testing import tiny, train_strategies
 from tests.testing.strategy_test_case import StrategyTestCase
 
 GROUPS = list(resnet50.LAYER_GROUPS)  # conv1 to conv5 and head
@@ -120,6 +121,24 @@ def test_batch_normalisation_follows_its_switch_but_is_trained_where_nothing_was
     assert set(stages("scratch", GROUPS)[0].batch_norm.values()) == {"train"}
     assert stages("auto_rgn", freeze_bn="affine")[0].batch_norm["conv1"] == "frozen"
     assert stages("auto_rgn", freeze_bn="train")[0].batch_norm["conv1"] == "stats_only"
+
+
+def test_no_units_are_dropped_behind_a_head_that_was_solved_for():
+    assert [stage.dropout for stage in stages("lp_ft")] == [True, False]
+    assert [stage.dropout for stage in stages("lp_ft", GROUPS)] == [True, True]  # none is solved
+    assert [stage.dropout for stage in stages("g_lf", head_init="lp")[1:]] == [False] * 6
+    assert all(stage.dropout for stage in stages("ft"))
+
+
+def test_a_stage_without_dropout_drops_nothing():
+    model = tiny.build(dropout=0.9)
+    groups, image = tiny.groups(model), np.ones((4, tiny.SIDE, tiny.SIDE, 3), "f4")
+    stage = tuning.Stage("s", dict.fromkeys(groups, 1.0), 0.1, epochs=1)
+    tuning.freeze(groups, stage)
+    assert np.ptp(np.asarray(model(image, training=True)), axis=0).max() > 0
+    tuning.freeze(groups, dataclasses.replace(stage, dropout=False))
+    np.testing.assert_array_equal(model(image, training=True), model(image, training=False))
+    assert all(layer.trainable for layer in model.layers if layer.weights)
 
 
 def test_a_head_by_linear_probe_before_any_strategy():
