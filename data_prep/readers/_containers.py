@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 SEGMENT, CLUSTER = 0x18538067, 0x1F43B675  # Matroska
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+MXF_PARTITION = bytes.fromhex("060e2b34020501010d0102010102")
 FLV_TAGS = (8, 9, 18)
 MP4_BOXES = (
     b"ftyp moov mdat free skip wide moof mfra sidx styp uuid meta pnot emsg udta pdin ssix prft"
@@ -109,4 +110,27 @@ def _asf(file: BinaryIO, size: int) -> bool | None:
     return None if broadcast & 1 or not stated else stated > size
 
 
+def _ogg(file: BinaryIO, size: int) -> bool | None:
+    place = 0
+    while place < size:
+        file.seek(place)
+        head = file.read(27 + 255)
+        if len(head) < 27 or head[:4] != b"OggS":
+            return len(head) < 27
+        place += 27 + head[26] + sum(head[27 : 27 + head[26]])
+    return place > size
+
+
+def _mxf(file: BinaryIO, size: int) -> bool | None:
+    """The first partition says where the last one begins; 0: not known yet."""
+    head = file.read(1 << 16)
+    place = head.find(MXF_PARTITION)
+    value = place + 17 + max(0, (head[place + 16] & 0x7F) if head[place + 16] & 0x80 else 0)
+    if place < 0 or len(head) < value + 32:
+        return None
+    (footer,) = struct.unpack_from(">Q", head, value + 24)
+    return footer >= size if footer else None
+
+
 TESTS = {"mov": _mp4, "avi": _avi, "matroska": _matroska, "flv": _flv, "asf": _asf}
+TESTS |= {"ogg": _ogg, "mxf": _mxf}

@@ -12,21 +12,20 @@ are numbered as they come.
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
 
-from data_prep.readers import _containers, _images, _video_frames
+from data_prep.readers import _containers, _fresh_starts, _images, _video_frames
 from data_prep.readers._images import Unusable
 
 SUFFIXES = tuple(
     ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .mpe .m2v .wmv .asf .flv .ts .mts .m2ts .vob .3gp "
     ".ogv .ogm .dv .mxf .divx .h264 .264 .h265 .hevc .y4m".split()
 )
-INTRA_ONLY = {"mjpeg", "prores", "dnxhd", "dvvideo", "huffyuv", "ffvhuff", "rawvideo", "png"}
-KEY_IS_START = {"vp8", "vp9"}
 REORDERED = 16  # frames that H.264 and H.265 may hold back to show them in order, at most
+NO_FRAME = 12  # bytes of a packet that may say "as before" and give no frame
 NO_VIDEO = ("attached_pic", "timed_thumbnails", "still_image", "dependent")  # dispositions
 
 
@@ -37,7 +36,7 @@ class Index:
     Attributes
     ----------
     count : int
-        Frames that can be read up to a break, if there is one.
+        Frames that can be read up to a break, if there is one: those that decode, not packets.
     expected : int or None
         Frames of the whole video; None where it is cut and its container announces none.
     is_cut : bool
@@ -96,10 +95,10 @@ def scan(path: pathlib.Path) -> Index:
     """
     with _Opened(path) as (container, stream):
         context = stream.codec_context
-        starts_fresh = _fresh_start(context)
+        starts_fresh = _fresh_starts.test(context)
         pts: list[int | None] = []
         runs: list[int] = []
-        run, is_cut, read = 0, False, 0
+        run, is_cut, read, is_doubtful = 0, False, 0, False
         for packet in _packets(container, stream):
             if packet is None or packet.is_corrupt:
                 is_cut = True
@@ -107,38 +106,60 @@ def scan(path: pathlib.Path) -> Index:
             read += 1
             run += bool(pts) and starts_fresh(packet)
             if packet.has_sidedata("new_extradata"):
-                starts_fresh = _never
+                starts_fresh = _fresh_starts.never
                 runs, run = [0] * len(runs), 0
             if packet.is_discard:  # before the start that an edit list sets
                 continue
             pts.append(packet.pts)
             runs.append(run)
+            is_doubtful |= packet.size <= NO_FRAME
         ends_early = _containers.is_cut(path, container.format.name)
         more = max(0, stream.frames - read)
         is_cut |= bool(more) if ends_early is None else ends_early
         base, rate = stream.time_base or Fraction(1, 1000), stream.average_rate
         if not pts:
             raise Unusable("no frame of the video can be read")
-        first = _first(path, 1 if context.name in INTRA_ONLY else 2 * REORDERED)
-        looks = ()
-        if first:
-            looks = _video_frames.turn(first[0]), _video_frames.notes(first[0], stream)
-    more *= is_cut
-    expected = len(pts) + more if more or not is_cut else None
+        more *= is_cut
+        enough = 1 if context.name in _fresh_starts.INTRA_ONLY else 2 * REORDERED
+        enough = len(pts) if is_doubtful else min(enough, len(pts))
+        given, is_broken, *looks = _look(path, stream, enough)
+        shown, times = _order_of_display(pts), None
+        if shown is not None:
+            stamps = np.array(pts, np.int64)[shown]
+            if given == stamps[: len(given)].tolist() and (is_broken or len(given) == enough):
+                expected = len(pts) + more if more or not is_cut else None
+                numbers = np.array(runs, np.int64)[shown]
+                index = len(pts), expected, is_cut, stamps, numbers, shown
+                return Index(*index, base, rate, *looks)
+        given, is_broken, *_ = _look(path, stream, None)
+    if None not in given and given == sorted(set(given)):
+        times = np.array(given, np.int64)
+    elif shown is not None and len(given) == len(pts):  # AVI: times of storage
+        times = stamps
+    count = len(pts) if is_broken else len(given)
+    expected = count + more if more or not is_cut else None
+    return Index(count, expected, is_cut, times, None, None, base, rate, *looks)
+
+
+def _order_of_display(pts: list[int | None]) -> np.ndarray | None:
+    """Places of the packets in the order of their timestamps; None where these do not tell it."""
     if None in pts or len(set(pts)) < len(pts):
-        return Index(len(pts), expected, is_cut, None, None, None, base, rate, *looks)
-    stamps = np.array(pts, np.int64)
-    shown = np.argsort(stamps)
-    numbers, order = np.array(runs, np.int64)[shown], shown
-    given = [frame.pts for frame in first]
-    if not set(given) <= set(pts) or given != sorted(given):
-        numbers = order = None
-    return Index(len(pts), expected, is_cut, stamps[shown], numbers, order, base, rate, *looks)
+        return None
+    shown = np.argsort(np.array(pts, np.int64))
+    # A jump back is a second recording in one file, no order of display.
+    return shown if np.abs(shown - np.arange(len(pts))).max() <= 2 * REORDERED else None
 
 
-def _first(path: pathlib.Path, count: int) -> list:
-    """The first frames that a plain decoder gives."""
-    return [frame for frame in itertools.islice(_in_order(path), count) if frame is not None]
+def _look(path: pathlib.Path, stream, count: int | None) -> tuple:
+    """Of the first frames that a plain decoder gives (None: of all): their timestamps, whether
+    damage ended them, and turn and notes."""
+    given, is_broken, looks = [], False, ()
+    for frame in itertools.islice(_in_order(path), count):
+        is_broken = frame is None
+        if not is_broken:
+            looks = looks or (_video_frames.turn(frame), _video_frames.notes(frame, stream))
+            given.append(frame.pts)
+    return given, is_broken, *looks
 
 
 class Damaged(Exception):
@@ -237,7 +258,7 @@ def _by_time(path: pathlib.Path, index: Index, wanted: np.ndarray) -> Iterator[t
     runs = np.zeros(int(index.runs.max()) + 1, bool)
     runs[index.runs[wanted]] = True
     last = int(np.flatnonzero(wanted)[-1])
-    number, is_fresh = -1, True
+    number, is_fresh, has_skipped = -1, True, not runs[0]
     with _Opened(path) as (container, stream):
         context = stream.codec_context
         for packet in _packets(container, stream, flush=True):
@@ -261,12 +282,17 @@ def _by_time(path: pathlib.Path, index: Index, wanted: np.ndarray) -> Iterator[t
                 yield number + 1, None
                 return
             for frame in frames:
-                if place.get(frame.pts, -1) <= number:
-                    raise Unusable("its timestamps do not tell the order of its frames")
-                number = place[frame.pts]
+                found = place.get(frame.pts, -1)
+                if found <= number or (found > number + 1 and not has_skipped):
+                    raise Unusable(
+                        f"its timestamps after frame {max(number, 0)} are not those of its frames: "
+                        "convert it"
+                    )
+                number, has_skipped = found, False
                 yield number, frame
                 if number >= last:
                     return
+            has_skipped |= is_fresh
     if number < last:
         yield number + 1, None
 
@@ -358,37 +384,3 @@ def _packets(container, stream, flush: bool = False) -> Iterator:
                 yield packet
     except av.error.FFmpegError:
         yield None
-
-
-def _never(packet) -> bool:
-    del packet
-    return False
-
-
-def _fresh_start(context) -> Callable[..., bool]:
-    """Test of a packet: does decoding from it on need nothing before it?"""
-    name, extra = context.name, context.extradata or b""
-    if name in INTRA_ONLY:
-        return lambda packet: True
-    if name in KEY_IS_START or name.startswith("libvpx"):
-        return lambda packet: packet.is_keyframe
-    # With parameter sets inside the stream (extra data not of form 1), a start may lack its own.
-    if name == "h264" and len(extra) > 4 and extra[0] == 1:
-        size = (extra[4] & 3) + 1
-        return lambda packet: packet.is_keyframe and 5 in _nal_types(packet, size, 0, 0x1F)
-    if name == "hevc" and len(extra) > 21 and extra[0] == 1:
-        size = (extra[21] & 3) + 1
-        return lambda packet: (
-            packet.is_keyframe and not {19, 20}.isdisjoint(_nal_types(packet, size, 1, 0x3F))
-        )
-    return _never
-
-
-def _nal_types(packet, size: int, shift: int, bits: int) -> set[int]:
-    """Types of the units in a packet, each preceded by its length in ``size`` bytes."""
-    data, place, found = bytes(packet), 0, set()
-    while place + size < len(data):
-        length = int.from_bytes(data[place : place + size], "big")
-        found.add(data[place + size] >> shift & bits)
-        place += size + length
-    return found

@@ -10,6 +10,8 @@ LIMITED = 1  # AVCOL_RANGE_MPEG
 NO_TURN = (1, 0, 0, 1)
 INTERLACED = "interlaced: both fields of a frame were used as one"
 OPACITY = "an opacity channel was left out"
+RAW = "a raw stream does not say whether it is whole: a cut at its end would not be seen"
+RAW_STREAMS = ("hevc", "h264", "mpegvideo", "m4v", "vc1", "obu", "yuv4mpegpipe", "dv")
 TURNED = "turned as the video's header says"
 
 
@@ -52,6 +54,8 @@ def notes(frame, stream) -> tuple[str, ...]:
     if pixel_shape not in (None, 0, 1):
         shape = f"{pixel_shape.numerator}:{pixel_shape.denominator}"
         found.append(f"its pixels are not square ({shape}): frames were used as stored")
+    if stream.container.format.name in RAW_STREAMS:
+        found.append(RAW)
     if frame.interlaced_frame:
         found.append(INTERLACED)
     apart = stream.metadata.get("alpha_mode") == "1"  # VP8 and VP9: not decoded with the frame

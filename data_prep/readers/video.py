@@ -7,7 +7,6 @@ subjects and splits (:mod:`data_prep.readers._colonoscopy_tables`).
 """
 
 import pathlib
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,10 +91,8 @@ def frames(source: Source, sampling: Sampling, tally: Tally) -> Iterator[Frame]:
             raise Unusable("no frame of the video can be read")
     elif index.is_cut:
         raise Unusable(_broken("cut off or damaged", count, index.expected))
-    elif index.runs is None:  # what the decoder gives counts, not the packets
-        count = sys.maxsize
     for what, own in (("labels", labels), ("masks", masks)):
-        if own and index.expected and index.runs is not None and max(own) >= index.expected:
+        if own and index.expected and max(own) >= index.expected:
             raise Unusable(
                 f"its {what} go up to frame {max(own)}, but it has {index.expected} frames, "
                 "counted from 0"
@@ -132,9 +129,7 @@ def frames(source: Source, sampling: Sampling, tally: Tally) -> Iterator[Frame]:
     except _video.Damaged as error:
         if not facts["accept_truncated"]:
             raise Unusable(_broken("damaged", error.number, index.expected)) from error
-    if wanted is None:
-        _check_seen(seen + 1, *(() if index.is_cut else (labels, masks)))
-    else:
+    if wanted is not None:
         for _ in range(int(wanted.sum()) - received):
             tally.add("left out: the recording began amid a group of frames")
     if reason and not given:
@@ -188,12 +183,6 @@ def _mask(
     if masks is None:
         return None, ()
     return _frames.annotation(masks.get(number), True, *shape[:2])
-
-
-def _check_seen(count: int, *annotations: dict[int, Any] | None) -> None:
-    """The same test as before decoding, for a video whose packets do not tell its frames."""
-    if any(own and max(own) >= count for own in annotations):
-        raise Unusable(f"its labels or masks are of later frames than its {count}")
 
 
 def _broken(how: str, count: int, expected: int | None) -> str:

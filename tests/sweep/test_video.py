@@ -387,6 +387,8 @@ def sweep_cut(folder, quick=False):
         ("libx264", "ts", {}),
         ("libx264", "flv", {}),
         ("wmv2", "wmv", {}),
+        ("mpeg2video", "mxf", {}),
+        ("libvpx", "ogv", {}),
     ):
         layout = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         name = f"{codec} {suffix} {' '.join(options)}"
@@ -395,7 +397,7 @@ def sweep_cut(folder, quick=False):
         write(path, codec, frames, options={"g": "4"}, container=options)
         content = path.read_bytes()
         assert len(read(path)) == FRAMES
-        for share in (0.4, 0.6, 0.8, 0.9, 0.97):
+        for share in (0.4, 0.6, 0.8, 0.9):
             path.write_bytes(content[: int(len(content) * share)])
             judge(tally, f"{name} {share}", path, None, 0)
     return tally
@@ -431,7 +433,7 @@ def sweep(folder):
 
 @pytest.mark.parametrize(
     ("part", "agreed", "refused"),
-    list(zip(SWEEPS, (56, 44, 100, 20, 0, 15), (2, 16, 0, 14, 60, 0), strict=True)),
+    list(zip(SWEEPS, (56, 44, 100, 20, 0, 15), (2, 16, 0, 14, 56, 0), strict=True)),
 )
 def test_no_video_is_read_in_another_way_without_a_word(tmp_path, part, agreed, refused):
     tally = part(tmp_path, quick=True)

@@ -2,6 +2,7 @@ import itertools
 import os
 import shutil
 import tracemalloc
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ from tests.data_prep.readers.colonoscopy_files import (
     write_image,
     write_video,
 )
-from tests.sweep.test_video import turned
+from tests.sweep.test_video import colours, turned, write
 
 FAST_START = {"movflags": "faststart"}
 KINDS = {
@@ -299,9 +300,52 @@ def test_frames_in_avi_are_numbered_as_they_are_shown(tmp_path):
         write_labels(tmp_path, [f"{name},14,1", f"{path.name},3,0"])
         assert [f.index for f in read(only(path.parent), labelled_only=True)] == [3, 14]
         write_labels(tmp_path, [f"{name},15,1"])
-        with pytest.raises(Unusable, match="later frames than its 15"):
+        with pytest.raises(Unusable, match="frame 15, but it has 15 frames"):
             read(only(path.parent))
         path.unlink()
+
+
+def test_packets_that_give_no_frame_are_not_counted(tmp_path):
+    # MPEG-4 writes "as before" as a picture that is not coded; decoders give nothing for it.
+    plain = write_video(tmp_path / "plain.avi", frames=12, codec="mpeg4", bf=0, g=30, rate=25)
+    for name in ("a.avi", "b.mp4", "c.mkv"):
+        (tmp_path / name[0]).mkdir()
+        path = tmp_path / name[0] / name
+        with av.open(str(plain)) as source, av.open(str(path), "w") as output:
+            stream = output.add_stream_from_template(source.streams.video[0])
+            contents = [bytes(packet) for packet in source.demux(video=0) if packet.size]
+            for place in (4, 9):
+                bits = f"01 0 1 {place:05b} 1 0 0".replace(" ", "").ljust(16, "1")
+                skipped = b"\0\0\1\xb6" + int(bits, 2).to_bytes(2, "big")
+                contents.insert(place, skipped)
+            for number, content in enumerate(contents):
+                packet = av.Packet(content)
+                packet.pts = packet.dts = number
+                packet.time_base, packet.stream = Fraction(1, 25), stream
+                output.mux(packet)
+        frames = read(only(path))
+        assert [frame.index for frame in frames] == list(range(12))
+        for frame in frames:
+            assert abs(np.median(frame.image) - np.median(pattern(frame.index))) < 4
+        assert frames[4].time_s == pytest.approx(5 / 25, abs=2e-3)  # 4 showed the one before
+        write_labels(path.parent, [f"{name},11,1", f"{name},12,1"])
+        with pytest.raises(Unusable, match="up to frame 12, but it has 12 frames"):
+            read(only(path.parent))
+
+
+@pytest.mark.parametrize("starts", [(0, 0), (1000, 0), (0, 1000)])
+def test_two_recordings_in_one_stream_are_no_order_of_display(tmp_path, starts):
+    parts = [
+        write(tmp_path / f"{n}.mpg", "mpeg2video", colours("yuv420p"), range(n, n + 12))
+        for n in starts
+    ]
+    joined = tmp_path / "c" / "c.mpg"
+    joined.parent.mkdir()
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames = read(only(joined))
+    assert len(frames) == 24
+    for frame, other in zip(frames, decoded(joined), strict=True):
+        np.testing.assert_array_equal(frame.image, other)
 
 
 def test_what_pixels_do_not_say_is_said(tmp_path):
