@@ -7,6 +7,7 @@ form than the file's name.
 """
 
 import pathlib
+import posixpath
 from collections.abc import Callable
 
 from data_prep.errors import UserError
@@ -129,5 +130,5 @@ def _entry(
         split = SPLITS.get(row.table.path.stem.lower(), "")
     subject = row.given(names["subject"])
     as_written = path == root / text
-    name = (pathlib.PurePosixPath(text) if as_written else path.relative_to(root)).as_posix()
+    name = posixpath.normpath(text if as_written else path.relative_to(root).as_posix())
     return Entry(name, path, labels, where, subject, split)

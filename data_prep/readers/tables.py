@@ -44,6 +44,8 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IG
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)  # a thousand, or three decimals
 _PLAIN = re.compile(r"([+-]?)0*(\d+)(?:[.,](\d*?)0*)?", re.ASCII)
 _SHORTENED = re.compile(r"\d(?:[.,]\d+)?e\+\d+", re.ASCII | re.IGNORECASE)
+_AS_TEXT = re.compile(r'="([^"]*)"')  # how Excel keeps 001
+_INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
 _TRUTH = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 
 
@@ -203,6 +205,9 @@ class Table:
                     "close it, or take the line breaks out of the text",
                     column=column,
                 )
+        if heading(cells[0]) == self.headings[0] and list(map(heading, cells)) == self.headings:
+            problem, remedy = "repeats the headings", "take the row out"
+            raise TableError(self.path, where, problem, remedy)
         # Text below no heading is what an unquoted separator has moved there; only the first
         # column may be without, as pandas writes the numbers of rows.
         if any(cells[place] for place in range(1, count) if not self.headings[place]):
@@ -349,6 +354,12 @@ def require_distinct(what: str, found: Iterable[tuple[str, str]]) -> None:
             )
 
 
+def _bare(cell: str) -> str:
+    cell = cell.strip().strip(_INVISIBLE).strip()
+    match = _AS_TEXT.fullmatch(cell)
+    return match[1] if match else cell
+
+
 def _has_form(char: str) -> bool:
     return unicodedata.category(char) != "Cf"
 
@@ -371,7 +382,7 @@ def _records(path: pathlib.Path, content: str, separator: str) -> list[tuple[int
     try:
         number = 0
         for number, cells in enumerate(reader, 1):
-            if any(cells := [cell.strip() for cell in cells]):
+            if any(cells := [_bare(cell) for cell in cells]):
                 found.append((number, reader.line_num, cells))
     except csv.Error as error:
         why = "a double quote is opened and not closed" if "end of data" in str(error) else error

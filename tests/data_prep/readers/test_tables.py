@@ -65,6 +65,8 @@ def refused(tmp_path, content, *said):
         ("#path,label\na,b\n", ["row 1", "'#'"]),
         (f"Export of 3 May\n\n{HEAD}\na,b,c\n", ["row 3", "3 fields"]),
         (f"sep=;\n{HEAD}\na,b,c\n", ["row 1", "sep=;", "parted otherwise"]),
+        (f"{HEAD}\na,b,c\nPath,label,subject\nd,e,f\n", ["row 3", "repeats the headings"]),
+        (f"{HEAD}\na,b,c\n\ufeff{HEAD}\nd,e,f\n", ["row 3", "repeats the headings"]),
         ("sep=x\npathxlabel\naxb\n", ["row 1", "separator"]),
         ("path;label,x\na;b,c\n", ["row 1", "',' or ';'"]),
         ("path,label\n", ["headings but no row"]),
@@ -94,6 +96,7 @@ def test_what_is_not_certain_is_refused(tmp_path, content, said):
         "path,label,,\na,b,,\nc,d,,\n,,,\n",
         "path;label\na;b\n;\n \n;\nc;d\n",
         "\n\npath,label\na,b\nc,d\n",
+        'path,label\n\u200ba,="b"\nc,"=""d"""\n',
     ],
 )
 def test_what_is_certain_is_read(tmp_path, content):
@@ -213,7 +216,7 @@ class TestClasses:
         "labels",
         [
             ("0", "1", "1.0"), ("no", "yes", "1"), ("False", "True", "0"), ("pos", "neg", "Pos"),
-            ("a b", "c", "a  b"), ("1", "2", "01"), ("a\u200b", "a", "b"), ("1", "0", "１"),
+            ("a b", "c", "a  b"), ("1", "2", "01"), ("a\u200bx", "ax", "b"), ("1", "0", "１"),
         ],
     )  # fmt: skip
     def test_labels_in_two_ways(self, root, labels):
@@ -234,6 +237,12 @@ class TestClasses:
     def test_subjects_that_a_spreadsheet_has_shortened(self, root):
         self.table(root, ["pos", "neg"] * 3, ["1.23457E+12"] * 6)
         with pytest.raises(UserError, match=r"row 2, column subject '1.23457E\+12' .*shortened"):
+            find(root)
+
+    def test_one_image_by_two_paths(self, root):
+        rows = ["img/0.png,pos", "img/1.png,neg", "img/../img//0.png,neg"]
+        (root / "t.csv").write_text("\n".join(["path,label", *rows]))
+        with pytest.raises(UserError, match=r"row 4 names img/0\.png, as .*row 2 does"):
             find(root)
 
     def test_a_column_that_is_not_there(self, root):
