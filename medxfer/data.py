@@ -61,8 +61,8 @@ class Pipeline:
     num_examples : int
     labels : ndarray of int64, (num_examples,)
         Of a multi-label set 0 and 1 for every class, (num_examples, classes).
-    subjects : list of str
-        Both in stream order: that of the records.
+    subjects, cases : list of str
+        All in stream order: that of the records.
     fingerprint : str
         Of these examples in this order; what is computed from them may be kept under it.
     whole : str
@@ -102,7 +102,7 @@ class Pipeline:
                 "--balance=sampling needs classes that exclude each other, and an image of "
                 f"{folder.path} may have several: take --balance=weights."
             )
-        self._images, labels, subjects = _load(folder, split, cache_dir, memory_limit)
+        self._images, labels, subjects, cases = _load(folder, split, cache_dir, memory_limit)
         kept = splits.fraction(folder.subjects(split), fraction, f"fraction {seed}")
         self.rows = np.flatnonzero([subject in kept for subject in subjects])
         if not self.rows.size:
@@ -110,6 +110,7 @@ class Pipeline:
         self.num_examples = len(self.rows)
         self.labels: np.ndarray = labels[self.rows]
         self.subjects: list[str] = [subjects[row] for row in self.rows]
+        self.cases: list[str] = [cases[row] for row in self.rows]
         self.fingerprint, self.whole = (
             hashlib.sha256(
                 f"{folder.fingerprint} {split}".encode() + rows.astype("<i8").tobytes()
@@ -141,6 +142,11 @@ class Pipeline:
     def sample(self) -> np.ndarray:
         """Network input of the split's first few images, the same for every share of it."""
         return np.asarray(self._transform(tf.constant(self._images[:_SAMPLE])))
+
+    def stored(self, most: int) -> tuple[np.ndarray, list[str]]:
+        """Images as they are stored, uint8 (N, ...), at most so many and spread evenly; cases."""
+        chosen = np.unique(np.linspace(0, self.num_examples - 1, most).round().astype(np.int64))
+        return self._images[self.rows[chosen]], [self.cases[place] for place in chosen]
 
     def shuffled_indices(self, number: int) -> np.ndarray:
         """Order of epoch ``number``, int64 (num_examples,): depends on the seed and both numbers.
@@ -235,13 +241,13 @@ def patch_transform(network: ModuleType) -> Transform:
 
 def _load(
     folder: DatasetFolder, split: str, cache_dir: pathlib.Path | None, memory_limit: int
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Images uint8 (N, height, width, channels), labels int64 (N, ...) and subjects of a split."""
+) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+    """Images uint8 (N, height, width, channels), labels int64 (N, ...), subjects and cases."""
     count = folder.count(split)
     if not count:
         raise UserError(f"Split '{split}' of {folder.path} has no examples.")
     spec = records.parse_spec(folder.extras)
-    wanted = {name: spec[name] for name in ("image", "label", "subject")}
+    wanted = {name: spec[name] for name in ("image", "label", "subject", "case")}
     if folder.multilabel:
         wanted["labels"] = tf.io.FixedLenFeature([len(folder.classes)], tf.int64)
 
@@ -260,6 +266,7 @@ def _load(
     images = np.empty(0, np.uint8)
     labels: list[int] = []
     subjects: list[str] = []
+    cases: list[str] = []
     for batch in _guarded(dataset, folder, split):
         if not labels:
             images = _room((count, *batch["image"].shape[1:]), cache_dir, memory_limit)
@@ -272,13 +279,14 @@ def _load(
         room[:] = batch["image"][: len(room)]
         labels.extend(batch["label"])
         subjects.extend(subject.decode() for subject in batch["subject"])
+        cases.extend(case.decode() for case in batch["case"])
     _require_count(folder, split, len(labels))
     if strangers := set(subjects).difference(folder.subjects(split)):
         raise UserError(
             f"Split '{split}' of {folder.path} holds records of subjects that are not in its "
             f"prep.json ({', '.join(sorted(strangers)[:3])}): prepare the data again."
         )
-    return images, np.array(labels, np.int64), subjects
+    return images, np.array(labels, np.int64), subjects, cases
 
 
 def _room(shape: tuple[int, ...], cache_dir: pathlib.Path | None, limit: int) -> np.ndarray:

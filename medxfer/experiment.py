@@ -19,6 +19,7 @@ from medxfer import (
     distribution,
     exports,
     models,
+    pixels,
     plugins,
     provenance,
     report,
@@ -200,6 +201,7 @@ def _fit(
             **_described(folder),
             "synthetic": not config.data,
             "training_subjects_used": len(set(train_part.subjects)),
+            "pixels": pixels.ranges(*train_part.stored(pixels.MOST), len(set(train_part.subjects))),
             "seen_subjects": sorted({*train_part.subjects, *validation_part.subjects}),
         },
         "weights": {
@@ -283,9 +285,11 @@ def _side(settings: Mapping) -> tuple[str, int]:
     return name, settings[name]
 
 
-def network(built: Built, settings: Mapping, config: Config) -> TrainedNetwork:
+def network(
+    built: Built, settings: Mapping, config: Config, watch: pixels.Watch | None = None
+) -> TrainedNetwork:
     """What an app's scorer sees of the network; ``settings`` are those of its records."""
-    return TrainedNetwork(built.model, built.network, settings, config.maps)
+    return TrainedNetwork(built.model, built.network, settings, config.maps, watch)
 
 
 def finish(

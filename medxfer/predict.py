@@ -13,10 +13,12 @@ from absl import logging
 from data_prep import link_table as link_tables
 from data_prep import progress
 from data_prep.errors import UserError
-from medxfer import experiment, outputs
+from medxfer import experiment, outputs, pixels
 from medxfer.apps._options import PredictOptions
 from medxfer.config import Config
 from medxfer.runs import RunFolder
+
+NAMED = 5  # inputs in a warning
 
 
 def predict(
@@ -59,7 +61,9 @@ def predict(
     classes = run.card["data"].get("classes") or app.CLASSES
     settings = {**run.card["data"]["app_settings"], "classes": list(classes)}
     built = experiment.trained(run, len(classes))
-    scorer = app.cnn(experiment.network(built, settings, config))
+    known = run.card["data"].get("pixels")
+    watch = pixels.Watch(known) if known else None
+    scorer = app.cnn(experiment.network(built, settings, config, watch))
     options = PredictOptions(sizes, region, every_s, run.assets)
     paths = app.raw_inputs(source)
     if not paths:
@@ -78,10 +82,14 @@ def predict(
                 found = app.predict(path, scorer, settings, name, pathlib.Path(partial), options)
             except UserError as error:
                 left_out.append((path, str(error)))
+                if watch:
+                    watch.outside()  # what was seen of it is forgotten
                 continue
             shown = {"path": _below(path, source)} if keep_names else {}
             results.append({"name": name, **shown, **found})
             used.append(path)
+            if watch:
+                results[-1]["outside_training"] = "; ".join(watch.outside())
             logging.info("%s -> %s: %s", path.name, name, app.describe(found))
         for path, reason in left_out if results else left_out[1:]:
             logging.warning("%s left out: %s.", path.name, reason.rstrip("."))
@@ -89,6 +97,7 @@ def predict(
             raise UserError(
                 f"No {app.INPUT} could be used. {left_out[0][0].name}: {left_out[0][1]}"
             )
+        _warn_of_outside(used, results, app.INPUT)
         words = ""
         if hasattr(app, "collect"):
             words = app.collect(used, results, settings, pathlib.Path(partial))
@@ -126,6 +135,28 @@ def _below(path: pathlib.Path, source: pathlib.Path) -> str:
         if path != folder and path.is_relative_to(folder):
             return path.relative_to(folder).as_posix()
     return path.name
+
+
+def _warn_of_outside(paths: list[pathlib.Path], results: list[dict], unit: str) -> None:
+    """Name what does not look like the images that the run learnt from."""
+    if "outside_training" not in results[0]:
+        logging.warning(
+            "This run is of an earlier version and does not say what its training images look "
+            "like: whether these are like them is not known."
+        )
+        return
+    found = [
+        f"{path.name} ({result['outside_training']})"
+        for path, result in zip(paths, results, strict=True)
+        if result["outside_training"]
+    ]
+    if found:
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        logging.warning(
+            "%d of %d %ss do not look like the images that this run learnt from, and nothing is "
+            "known of how good it is on such: %s%s.",
+            len(found), len(results), unit, ", ".join(found[:NAMED]), more,
+        )  # fmt: skip
 
 
 def _write_table(path: pathlib.Path, results: list[dict]) -> None:

@@ -426,7 +426,9 @@ def test_predict_traces_a_raw_image(driver, trained, raw, tmp_path):
     output = tmp_path / "results"
     done = driver.call(*arguments, f"--output={output}")
     assert done.status == 0, done.err
-    assert len(contents(output)) == 3
+    assert len(contents(output)) == 4
+    (found,) = json.loads((output / "predictions.json").read_text())["images"]
+    assert found["outside_training"] == "" and "do not look like" not in done.err
     for name, content in contents(output).items():
         assert PERSON not in name and PERSON.encode() not in content
     assert PERSON in done.err  # the terminal shows which is which

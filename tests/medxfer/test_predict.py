@@ -14,6 +14,7 @@ from medxfer.config import Config
 from tests.medxfer.conftest import SMALL
 
 MM = 0.06
+ANY = {"channels": 1, "low": [-1e9] * 5, "high": [1e9] * 5}  # no image lies outside
 PERSON = "Mueller_Anna_19570214"
 
 
@@ -33,7 +34,7 @@ def run(tmp_path_factory):
         run.write_json(
             "run_card.json",
             {
-                "data": {"app_settings": settings},
+                "data": {"app_settings": settings, "pixels": ANY},
                 "trained_weights_sha256": runs.sha256(run.weights),
             },
         )
@@ -265,6 +266,34 @@ def test_a_bad_image_among_good_ones_is_counted(run, image, tmp_path, monkeypatc
     written = json.loads((tmp_path / "results" / "predictions.json").read_text())
     assert written["left_out"] == 1
     assert "Schmidt" not in json.dumps(written)
+
+
+def warnings_of(run, source, output, monkeypatch):
+    said = []
+    monkeypatch.setattr(predict.logging, "warning", lambda form, *v: said.append(form % v))
+    roi = ["90", "140", "60", "90"]
+    return predict.predict(run, source, output, mm_per_pixel=MM, roi=roi), said
+
+
+def test_images_unlike_those_of_the_training_are_named(run, image, tmp_path, monkeypatch):
+    other = runs.RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    card = other.card
+    del card["data"]["pixels"]
+    other.write_json("run_card.json", card)
+    (found,), (said,) = warnings_of(other, image, tmp_path / "a", monkeypatch)
+    assert "outside_training" not in found and "of an earlier version" in said
+    card["data"]["pixels"] = ANY | {"low": [0, 0, 0, 0, 0], "high": [240, 255, 255, 255, 255]}
+    other.write_json("run_card.json", card)
+    (found,), said = warnings_of(other, image, tmp_path / "b", monkeypatch)
+    assert found["outside_training"] == "" and said == []
+    seen = np.asarray(Image.open(image))
+    Image.fromarray((seen // 32 + 245).astype(np.uint8)).save(image.with_name("pale.png"))
+    found, (said,) = warnings_of(other, image.parent, tmp_path / "c", monkeypatch)
+    assert [bool(result["outside_training"]) for result in found] == [False, True]
+    assert said.startswith("1 of 2 images do not look like") and "pale.png (level" in said
+    with (tmp_path / "c" / "predictions.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["outside_training"] for row in table] == [r["outside_training"] for r in found]
 
 
 def test_damaged_weights_are_the_users_error(run, image, tmp_path):

@@ -269,6 +269,7 @@ def test_no_identifier_reaches_any_output(tmp_path, name, any_value, capsys):
         ):  # fmt: skip
             done = driver.call(*line)
             assert done.status == expected or (expected == 0 and "check" in line[1]), done.err
+            assert "do not look like" not in done.err  # the same images that were learnt from
             said += [done.out, done.err]
     finally:
         driver.close()
