@@ -2,39 +2,22 @@
 
 import pathlib
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-from PIL import Image
 
 from data_prep.errors import UserError
-from data_prep.readers import _images
+from data_prep.readers import _images, _pictures
 from data_prep.readers._colonoscopy import Box, Frame, Item, Sampling, Source, Tally
 from data_prep.readers._images import Unusable
 
-JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
-SUFFIXES = (".png", *JPEG, ".bmp", ".gif", ".tif", ".tiff", ".webp")
 MASK_LEVEL = 127  # masks have grey edges, from resizing or from JPEG: above it is lesion
+ONE_OF_JPEG = 3  # the highest level that JPEG makes of a mask of 0 and 1
 JPEG_NOISE = 32  # levels that JPEG leaves in a black mask
-COMPRESSION_TAG = 259  # of TIFF
-ORIENTATION_TAG = 274  # of EXIF and TIFF: how a camera was held
-# Its value -> quarter turns anticlockwise, and whether to mirror left and right afterwards.
-TURNS = {
-    2: (0, True),
-    3: (2, False),
-    4: (2, True),
-    5: (3, True),
-    6: (3, False),
-    7: (1, True),
-    8: (1, False),
-}
 ASPECT = 0.01  # relative difference of the aspect ratios of a mask that may be resized
 
 
-def is_image(path: pathlib.Path) -> bool:
-    """Whether a name is that of an image; hidden files are none."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+is_image = _pictures.is_image
 
 
 def case_of(path: pathlib.Path, root: pathlib.Path, pattern: str) -> str:
@@ -52,64 +35,6 @@ def case_of(path: pathlib.Path, root: pathlib.Path, pattern: str) -> str:
     return match[1]
 
 
-def pixels(path: pathlib.Path) -> np.ndarray:
-    """The stored levels of an image; palettes and colour spaces resolved to RGB.
-
-    Pillow reads them, or tifffile where Pillow refuses a TIFF (the masks and images of
-    CVC-ClinicDB say "MinIsBlack" and have three samples).
-
-    Returns
-    -------
-    numpy.ndarray
-        (H, W) or (H, W, C) with C from 1 to 4; bool, integer or float.
-
-    Raises
-    ------
-    Unusable
-        If the file is missing, unreadable, empty, or larger than ``_images.MAX_PIXELS``.
-    """
-    _images.require_file(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # harmless tags, and sizes, which are tested below
-            with Image.open(path) as file:
-                if file.width * file.height > _images.MAX_PIXELS:
-                    raise Unusable(f"the image has {file.width} x {file.height} pixels: too many")
-                tags = getattr(file, "tag_v2", {})
-                if tags.get(ORIENTATION_TAG) in TURNS and tags.get(COMPRESSION_TAG, 1) == 1:
-                    # Pillow turns TIFF by itself, but scrambles what is not compressed.
-                    return turned(_images.tiff(path)[0], tags[ORIENTATION_TAG])
-                if tags.get(_images.PLANES_TAG) == _images.PLANES_APART:
-                    # Pillow takes 16-bit planes for 8-bit ones, without a complaint.
-                    raise ValueError("planes apart")
-                return _images.stored(file)
-    except Unusable:
-        raise
-    except Exception as error:  # Pillow raises many kinds on damaged files
-        if path.suffix.lower() not in (".tif", ".tiff"):
-            raise Unusable("the image file is unreadable") from error
-        return _images.tiff(path)[0]
-
-
-def _still_pixels(path: pathlib.Path) -> np.ndarray:
-    """:func:`pixels` of a file that is to be one frame: no film, as GIF may hold."""
-    found = pixels(path)
-    if path.suffix.lower() == ".gif":
-        with Image.open(path) as file:
-            if getattr(file, "n_frames", 1) > 1:
-                raise Unusable("the GIF holds a film: save its frames as images of their own")
-    return found
-
-
-def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels (H, W) or (H, W, C) upright, by the orientation tag of EXIF and TIFF."""
-    if orientation not in TURNS:
-        return pixels
-    turns, mirrored = TURNS[orientation]
-    pixels = np.rot90(pixels, turns)
-    return np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
-
-
 def load_rgb(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Read a frame.
 
@@ -118,33 +43,34 @@ def load_rgb(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
     image : numpy.ndarray
         uint8 (H, W, 3) RGB.
     notes : tuple of str
-        What was changed: depth, grey, opacity.
+        What was changed: depth, grey, opacity, orientation.
 
     Raises
     ------
     Unusable
-        See :func:`pixels`; also for levels that are no 8 or 16 bit numbers.
+        See :func:`data_prep.readers._images.load` and :func:`data_prep.readers._pictures.to_rgb`;
+        also for a film.
     """
-    found, notes = _still_pixels(path), []
-    if found.ndim not in (2, 3) or 0 in found.shape or found.shape[2:] > (4,):
-        raise Unusable(f"the pixels have the shape {found.shape}, not that of one image")
-    if found.dtype == np.uint16 or (found.dtype == np.int32 and 0 <= found.min()):
-        if found.max() > 0xFFFF:
-            raise Unusable("the levels are neither of 8 nor of 16 bits")
-        found = (found >> 8).astype(np.uint8)
-        notes.append("16-bit levels turned to 8 bits")
-    if found.dtype != np.uint8:
-        raise Unusable("the levels are neither of 8 nor of 16 bits")
-    if found.ndim == 3 and found.shape[2] in (2, 4):
-        found = found[..., :-1]
-    if found.ndim == 2 or found.shape[2] == 1:
-        found = np.repeat(found.reshape(*found.shape[:2], 1), 3, axis=2)
-        notes.append("grey levels repeated in three channels")
-    return np.ascontiguousarray(found), tuple(notes)
+    image, notes, _ = _load_rgb(path)
+    return image, notes
+
+
+def _load_rgb(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...], int]:
+    """:func:`load_rgb`, and the orientation tag by which the image was turned."""
+    found, notes = _images.load(path)
+    if found.pages > 1:
+        raise Unusable("the file holds a film: save its frames as images of their own")
+    if found.pixels.dtype.kind in "ui" and found.pixels.dtype.itemsize > 1:
+        notes = (*notes, "16-bit levels turned to 8 bits")
+    if found.pixels.ndim == 2:
+        notes = (*notes, "grey levels repeated in three channels")
+    return _pictures.to_rgb(found.pixels, "type"), notes, found.orientation
 
 
 def load_mask(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read a mask: lesion where any colour channel is above ``MASK_LEVEL``, or is 1 of 0 and 1.
+    """Read a mask: lesion where it is drawn white, or 1 of 0 and 1, or opaque on nothing.
+
+    White is where any colour channel is above the middle.
 
     Returns
     -------
@@ -155,28 +81,74 @@ def load_mask(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
     Raises
     ------
     Unusable
-        See :func:`pixels`; also if the levels do not tell lesion from background.
+        See :func:`data_prep.readers._images.decode`; also if the levels do not tell lesion from
+        background, or their opacity tells another one.
     """
-    found = _still_pixels(path)
-    if found.ndim not in (2, 3) or 0 in found.shape or found.shape[2:] > (4,):
-        raise Unusable(f"the mask has the shape {found.shape}, not that of one image")
-    if found.ndim == 3:
-        colours = found[..., :-1] if found.shape[2] in (2, 4) else found
-        found = colours.max(axis=2)
-    if found.dtype == bool:
-        return found, ()
-    top = found.max()
-    if not np.isfinite(top) or found.min() < 0:
+    return _mask(_images.decode(path))
+
+
+def _mask(found: _images.Decoded) -> tuple[np.ndarray, tuple[str, ...]]:
+    if found.pages > 1:
+        raise Unusable(f"the mask's file holds {found.pages} images: save one with all lesions")
+    level = found.pixels if found.pixels.ndim == 2 else found.pixels.max(axis=2)
+    top = level.max()
+    if not np.isfinite(top) or level.min() < 0:
         raise Unusable("the mask holds levels that are no grey levels")
-    if top == 0 or (found.dtype.kind != "f" and top == 1):
-        return found > 0, ("mask of 0 and 1 read as such",) if top else ()
-    if top > 255:  # 16 bits
-        return found > (MASK_LEVEL << 8 | MASK_LEVEL), ("16-bit mask halved at its middle",)
-    if top <= MASK_LEVEL:
-        if path.suffix.lower() in JPEG and top < JPEG_NOISE:
-            return np.zeros(found.shape, bool), ()
+    if found.opacity is not None:
+        drawn = _drawn(level, found.opacity)
+        if drawn is not None:
+            return drawn, ("mask read from its opacity",)
+    if found.lossy and ONE_OF_JPEG < top < JPEG_NOISE:
+        return np.zeros(level.shape, bool), ()
+    mask = level > _middle(level)
+    if top and (not mask.any() or (found.lossy and top <= ONE_OF_JPEG)):
         raise Unusable(f"the mask's levels end at {top}: lesions should be white (255), or 1 on 0")
-    return found > MASK_LEVEL, ()
+    if mask.all() and not _images.is_flat(found.pixels):
+        raise Unusable("all colours of the mask are light: lesions should be white on black")
+    if level.dtype == bool or top <= 0:
+        return mask, ()
+    if top == 1:
+        return mask, ("mask of 0 and 1 read as such",)
+    return mask, ("16-bit mask halved at its middle",) if top > 255 else ()
+
+
+def _middle(level: np.ndarray) -> float:
+    """The level between black and white, by the highest one."""
+    top = level.max()
+    if level.dtype == bool or 0 <= top <= 1:
+        return 0.5
+    for middle in (MASK_LEVEL, MASK_LEVEL << 8 | MASK_LEVEL):
+        if top <= 2 * middle + 1:
+            return middle
+    return np.iinfo(level.dtype).max / 2 if level.dtype.kind in "ui" else np.inf
+
+
+def _drawn(level: np.ndarray, opacity: np.ndarray) -> np.ndarray | None:
+    """What is drawn on a transparent ground; None where the opacity tells nothing.
+
+    Parameters
+    ----------
+    level, opacity : numpy.ndarray
+        (H, W); colours of transparent pixels mean nothing, unless they contradict the opacity.
+
+    Raises
+    ------
+    Unusable
+        If both black and white are drawn, or black while white is hidden.
+    """
+    top = opacity.max()
+    if _images.is_flat(opacity):
+        is_empty = not top and _images.is_flat(level)
+        return np.zeros(level.shape, bool) if is_empty else None
+    white = level > _middle(level)
+    seen, hidden = opacity == top, opacity == 0
+    is_one_colour = level[seen].min() == level[seen].max() and not white[hidden].any()
+    if hidden.any() and (white[seen].all() or is_one_colour):
+        return opacity > top / 2
+    raise Unusable(
+        "the mask's colours and its opacity tell different lesions: save it white on black, "
+        "without opacity"
+    )
 
 
 def fit_mask(mask: np.ndarray, height: int, width: int) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -203,7 +175,7 @@ def fit_mask(mask: np.ndarray, height: int, width: int) -> tuple[np.ndarray, tup
     rows, columns = mask.shape
     if (rows, columns) == (height, width):
         return mask, ()
-    if abs(columns * height / (rows * width) - 1) > ASPECT:
+    if not _has_shape(mask, height, width):
         raise Unusable(
             f"its mask has {columns} x {rows} pixels and the image {width} x {height}: "
             "they differ in shape"
@@ -244,14 +216,43 @@ def mask_of_boxes(boxes: Iterable[Box], height: int, width: int) -> np.ndarray:
 
 
 def annotation(
-    path: pathlib.Path | None, is_negative: bool, height: int, width: int
+    path: pathlib.Path | None, is_negative: bool, height: int, width: int, orientation: int = 1
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Mask of a frame from its file; all False where it is known to show no lesion; else None."""
+    """Mask of a frame from its file; all False where it is known to show no lesion; else None.
+
+    ``orientation``: the tag by which the frame, now (height, width), was turned.
+    """
     if path is None:
         return (np.zeros((height, width), bool) if is_negative else None), ()
-    mask, notes = load_mask(path)
+    found = _images.decode(path)
+    mask, notes = _mask(found)
+    if orientation != 1 and found.orientation == 1:
+        mask = _as_frame(mask, orientation, height, width)
     mask, more = fit_mask(mask, height, width)
     return mask, notes + more
+
+
+def _as_frame(mask: np.ndarray, orientation: int, height: int, width: int) -> np.ndarray:
+    """A mask without a tag of its own, beside a frame that its tag turned on its side.
+
+    Raises
+    ------
+    Unusable
+        If the sides do not tell whether the mask was drawn on the frame before or after.
+    """
+    is_upright, is_stored = (
+        _has_shape(mask, *sides) for sides in ((height, width), (width, height))
+    )
+    if orientation < 5 or (is_upright and is_stored):
+        raise Unusable(
+            "an orientation tag turns the image, and its mask does not tell whether it was drawn "
+            "before or after: save both upright, without the tag"
+        )
+    return _images.turned(mask, orientation) if is_stored else mask
+
+
+def _has_shape(mask: np.ndarray, height: int, width: int) -> bool:
+    return abs(mask.shape[1] * height / (mask.shape[0] * width) - 1) <= ASPECT
 
 
 def stills(
@@ -304,13 +305,18 @@ def _still(
 ) -> tuple[Frame, tuple[str, ...]]:
     if item.problem:
         raise Unusable(item.problem)
-    image, notes = load_rgb(item.image)
+    image, notes, orientation = _load_rgb(item.image)
     shape = image.shape[:2]
     boxes, is_negative = item.boxes, item.is_negative
     if item.box_file is not None and parse is not None:
         boxes = parse(item.box_file)
         is_negative = not boxes
+    if boxes and orientation != 1:
+        raise Unusable(
+            "an orientation tag turns the image, and its boxes do not tell whether they were drawn "
+            "before or after: save the image upright, without the tag"
+        )
     boxes, cut = check_boxes(boxes, *shape)
-    mask, more = annotation(item.mask, is_negative, *shape)
+    mask, more = annotation(item.mask, is_negative, *shape, orientation)
     frame = Frame(item.index, time_s, image, mask, item.label, tuple(boxes))
     return frame, notes + cut + more

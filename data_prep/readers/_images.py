@@ -1,5 +1,10 @@
-"""Pixels of any still image, as one 8-bit grey plane."""
+"""The one decoder of still images and masks: PNG, JPEG, TIFF, BMP, GIF, WebP.
 
+What a file says of its levels is honoured, or the file is refused: palette, colour space, planes,
+byte order, depth, which end of the levels is white, opacity, orientation.
+"""
+
+import dataclasses
 import pathlib
 import warnings
 
@@ -9,9 +14,25 @@ from PIL import Image
 from data_prep.errors import UserError
 
 MAX_PIXELS = 50_000_000  # far above any clinical still; a damaged or hostile header asks for more
-PHOTOMETRIC_TAG, WHITE_IS_ZERO = 262, 0  # of TIFF
-PLANES_TAG, PLANES_APART = 284, 2  # of TIFF: the planes of the colours lie one after the other
+LOSSY = ("JPEG", "MPO", "WEBP")  # formats that may change levels by a few
+ORIENTATION_TAG = 274  # of EXIF and TIFF: how a camera was held
+# Its value -> quarter turns anticlockwise, and whether to mirror left and right afterwards.
+TURNS = {
+    2: (0, True),
+    3: (2, False),
+    4: (2, True),
+    5: (3, True),
+    6: (3, False),
+    7: (1, True),
+    8: (1, False),
+}
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how a file starts
 GREY_TOLERANCE = 8  # channels that differ by no more are grey: JPEG moves them by a few levels
+COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # photometric interpretation -> samples of a pixel
+WHITE_IS_ZERO, PALETTE, CMYK, YCBCR = 0, 3, 5, 6
+INK_SET_TAG, ASSOCIATED = 332, 1  # the latter: colours are stored times the opacity
+NO_PAGE = 5  # bits of a page that repeats another one smaller, or is its mask
+OWN_CODECS = (1, 8, 32946, 32773)  # TIFF compressions that tifffile reads by itself
 
 
 class Unusable(UserError):
@@ -22,13 +43,92 @@ class Unusable(UserError):
     """
 
 
-def load_grey(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoded:
+    """One still image or mask, upright.
+
+    Attributes
+    ----------
+    pixels : numpy.ndarray
+        (H, W), or RGB (H, W, 3); bool, integer or float; black is 0.
+    opacity : numpy.ndarray or None
+        (H, W) of the same type; 0 is transparent.
+    orientation : int
+        The tag by which the image was turned; 1: it was not.
+    pages : int
+        How many images the file holds, of which this is the first.
+    lossy : bool
+        Whether compression may have changed levels by a few.
+    """
+
+    pixels: np.ndarray
+    opacity: np.ndarray | None = None
+    orientation: int = 1
+    pages: int = 1
+    lossy: bool = False
+
+
+def decode(path: pathlib.Path) -> Decoded:
+    """Read the first image of a file.
+
+    Raises
+    ------
+    Unusable
+        If the file is missing, unreadable, larger than ``MAX_PIXELS``, or stores its pixels in a
+        way that is not read. No other exception of a decoder gets out.
+    """
+    require_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # harmless tags, and sizes, which are tested here
+            with path.open("rb") as file:
+                is_tiff = file.read(4) in TIFF
+            return _tiff(path) if is_tiff else _other(path)
+    except Unusable:
+        raise
+    except Image.DecompressionBombError as error:
+        raise Unusable(f"the image has more than {MAX_PIXELS // 10**6} million pixels") from error
+    except Exception as error:  # decoders raise all kinds on damaged files
+        raise Unusable("the image file is unreadable") from error
+
+
+def load(path: pathlib.Path) -> tuple[Decoded, tuple[str, ...]]:
+    """Read an image that is to be looked at, without its opacity.
+
+    Returns
+    -------
+    image : Decoded
+    notes : tuple of str
+        What was changed.
+
+    Raises
+    ------
+    Unusable
+        See :func:`decode`; also if all there is to be seen lies in the opacity.
+    """
+    image, notes = decode(path), []
+    if image.pages > 1:
+        notes.append(f"first of {image.pages} pages used")
+    if image.orientation != 1:
+        notes.append("turned as its orientation tag says")
+    if image.opacity is not None and not is_flat(image.opacity):
+        if is_flat(image.pixels):
+            raise Unusable("the image has one colour, and differs in opacity alone: flatten it")
+        notes.append("opacity left out")
+    return image, tuple(notes)
+
+
+def load_grey(
+    path: pathlib.Path, *, is_drawn_on: bool = False
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Read an image as grey levels.
 
     Parameters
     ----------
     path : pathlib.Path
-        PNG, TIFF, JPEG, BMP ...: any mode that Pillow or, for TIFF, tifffile reads.
+    is_drawn_on : bool
+        Whether points on the image are known. Then an image that a tag turns is refused, for
+        nothing tells whether the points were drawn before or after.
 
     Returns
     -------
@@ -40,42 +140,16 @@ def load_grey(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
     Raises
     ------
     Unusable
-        If the file is missing, unreadable, empty, or larger than ``MAX_PIXELS``.
+        See :func:`load`.
     """
-    require_file(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # harmless tags, and sizes, which are tested below
-            with Image.open(path) as file:
-                if file.width * file.height > MAX_PIXELS:
-                    raise Unusable(_too_large(file.height, file.width))
-                pages = getattr(file, "n_frames", 1)
-                pixels = stored(file)
-    except Unusable:
-        raise
-    except Image.DecompressionBombError as error:
-        raise Unusable(f"the image is larger than {MAX_PIXELS // 10**6} million pixels") from error
-    except Exception as error:  # Pillow raises many kinds on damaged files
-        if path.suffix.lower() not in (".tif", ".tiff"):
-            raise Unusable("the image file is unreadable") from error
-        pixels, pages = tiff(path)
-    image, notes = to_grey(pixels)
-    if pages > 1:
-        notes = (f"first of {pages} pages used", *notes)
-    return image, notes
-
-
-def require_file(path: pathlib.Path) -> None:
-    """Test that there is a file, and no folder or pipe, which would be waited for.
-
-    Raises
-    ------
-    Unusable
-        If not.
-    """
-    if not path.is_file():
-        state = "is no regular file" if path.exists() else "is missing"
-        raise Unusable(f"the image file {state}")
+    found, notes = load(path)
+    if is_drawn_on and found.orientation != 1:
+        raise Unusable(
+            "an orientation tag turns the image, and its points do not tell whether they were "
+            "drawn before or after: save the image upright, without the tag"
+        )
+    image, more = to_grey(found.pixels)
+    return image, notes + more
 
 
 def to_grey(pixels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -129,68 +203,204 @@ def to_grey(pixels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.rint(luma).astype(np.uint8), tuple(notes)
 
 
-def stored(file: Image.Image) -> np.ndarray:
-    """The levels of an image that Pillow has opened; palettes and colour spaces become RGB.
-
-    Returns
-    -------
-    numpy.ndarray
-        (H, W) or (H, W, C); bool, integer or float.
-    """
-    deep = file.mode.startswith("I;16")
-    # Palettes, CMYK and YCbCr have an RGB meaning; the other modes are numbers.
-    plain = deep or file.mode in ("1", "L", "LA", "I", "F", "RGB", "RGBA")
-    pixels = np.asarray(file if plain else file.convert("RGB"))
-    if deep and getattr(file, "tag_v2", {}).get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO:
-        return _black_is_zero(pixels, 16)  # of 8 bits and fewer, Pillow does it
-    return pixels
-
-
-def tiff(path: pathlib.Path) -> tuple[np.ndarray, int]:
-    """Read with tifffile what Pillow refuses: 16-bit colour, odd photometric tags.
-
-    Returns
-    -------
-    pixels : numpy.ndarray
-        (H, W) or (H, W, C) of the first page, as they are stored, but black is 0.
-    pages : int
-        How many there are.
+def require_file(path: pathlib.Path) -> None:
+    """Test that there is a file, and no folder or pipe, which would be waited for.
 
     Raises
     ------
     Unusable
-        If it cannot be read, or is too large.
+        If not.
     """
+    if not path.is_file():
+        state = "is no regular file" if path.exists() else "is missing"
+        raise Unusable(f"the image file {state}")
+
+
+def check_pixels(height: int, width: int) -> None:
+    """Test a size, before the pixels are decoded.
+
+    Raises
+    ------
+    Unusable
+        If there are too many pixels.
+    """
+    if height * width > MAX_PIXELS:
+        raise Unusable(
+            f"the image has {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million"
+        )
+
+
+def is_flat(pixels: np.ndarray) -> bool:
+    """Whether all pixels are the same."""
+    return bool((pixels == pixels[0, 0]).all())
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels (H, W) or (H, W, C) upright, by the orientation tag of EXIF and TIFF."""
+    turns, mirrored = TURNS.get(orientation, (0, False))
+    pixels = np.rot90(pixels, turns)
+    return np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
+
+
+def _decoded(pixels: np.ndarray, opacity: np.ndarray | None, orientation: int, **more) -> Decoded:
+    """Turn what is stored."""
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape or pixels.dtype.kind not in "buif":
+        raise Unusable(f"the pixels have the shape {pixels.shape}, not that of one image")
+    orientation = orientation if orientation in TURNS else 1
+    opacity = None if opacity is None else turned(opacity, orientation)
+    return Decoded(turned(pixels, orientation), opacity, orientation, **more)
+
+
+def _other(path: pathlib.Path) -> Decoded:
+    """Read what is no TIFF."""
+    with Image.open(path) as file:
+        check_pixels(file.height, file.width)
+        # What follows in an MPO is a preview, or what another eye or exposure saw.
+        pages = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
+        # Of 16-bit colours Pillow would keep the upper byte, without a word.
+        is_deep = file.mode[0] != "I" and any(";16" in str(tile[3]) for tile in file.tile)
+        file.load()
+        orientation = file.getexif().get(ORIENTATION_TAG, 1)  # of a PNG behind the pixels
+        pixels, opacity = _opencv(path) if is_deep else _pillow(file)
+        clear = file.info.get("transparency")
+        if clear is not None and opacity is None:  # 16 bits: one colour of them is transparent
+            is_clear = (pixels.reshape(*pixels.shape[:2], -1) == clear).all(axis=2)
+            opacity = np.where(is_clear, 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+        lossy = file.format in LOSSY
+    return _decoded(pixels, opacity, orientation, pages=pages, lossy=lossy)
+
+
+def _pillow(file: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """Levels and opacity of an image that Pillow has opened."""
+    mode = file.mode
+    if mode in ("PA", "La", "RGBa") or (
+        "transparency" in file.info and mode in ("1", "L", "P", "RGB")
+    ):
+        file = file.convert("LA" if mode in ("1", "L", "La") else "RGBA")
+    elif mode not in ("1", "L", "LA", "RGB", "RGBA", "F") and mode[0] != "I":
+        file = file.convert("RGB")  # palettes, CMYK, YCbCr
+    return _apart(np.asarray(file))
+
+
+def _apart(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colours (H, W) or (H, W, 3), and the opacity of pixels (H, W, 2 or 4)."""
+    if pixels.ndim == 2:
+        return pixels, None
+    samples = pixels.shape[2]
+    opacity = pixels[..., -1] if samples in (2, 4) else None
+    return pixels[..., 0] if samples < 3 else pixels[..., :3], opacity
+
+
+def _opencv(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Levels and opacity of an image of deep colours, as stored."""
+    import cv2
+
+    # Not by its name, which OpenCV wants in UTF-8.
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise Unusable("the image file is unreadable")
+    if pixels.ndim == 3:
+        pixels = pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]
+    return _apart(pixels)
+
+
+def _tiff(path: pathlib.Path) -> Decoded:
     import tifffile
 
-    try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages[0]
-            if page.imagelength * page.imagewidth > MAX_PIXELS:
-                raise Unusable(_too_large(page.imagelength, page.imagewidth))
-            pixels = page.asarray()
-            if page.planarconfig == PLANES_APART and pixels.ndim == 3:
-                pixels = np.moveaxis(pixels, 0, -1)
-            if page.photometric == WHITE_IS_ZERO:
-                pixels = _black_is_zero(pixels, page.bitspersample)
-            return pixels, len(file.pages)
-    except Unusable:
-        raise
-    except Exception as error:
-        raise Unusable("the image file is unreadable") from error
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        check_pixels(page.imagelength, page.imagewidth)
+        pages = sum(not each.subfiletype & NO_PAGE for each in file.pages)
+        pages = max(pages, int((file.imagej_metadata or {}).get("images", 1)))
+        orientation = int(page.tags.valueof(ORIENTATION_TAG, 1))
+        wanted = COLOURS.get(page.photometric)
+        if wanted is None or page.tags.valueof(262) is None:
+            raise Unusable("the TIFF's colour space is not read: save it as RGB or grey")
+        if page.photometric == CMYK and page.tags.valueof(INK_SET_TAG, 1) != 1:
+            raise Unusable("the TIFF's inks are not cyan, magenta, yellow and black")
+        if not _is_plain(page):
+            return _compressed(path, page, orientation, pages)
+        pixels = page.asarray()
+        if page.axes == "SYX":
+            pixels = np.moveaxis(pixels, 0, -1)
+        elif page.axes not in ("YX", "YXS"):
+            raise Unusable(f"the pixels have the shape {pixels.shape}, not that of one image")
+        pixels, opacity = _colours(pixels.reshape(*pixels.shape[:2], -1), page, wanted)
+        return _decoded(pixels, opacity, orientation, pages=pages)
 
 
-def _black_is_zero(pixels: np.ndarray, bits: int) -> np.ndarray:
-    """Levels of so many bits of which 0 is white, turned round; signed ones and floats stay."""
-    if pixels.dtype.kind not in "bu":
-        return pixels
-    top = pixels.dtype.type(True if pixels.dtype == bool else 2**bits - 1)
-    if pixels.ndim == 2:
-        return top ^ pixels
-    turned = pixels.copy()  # further samples are opacity, of which 0 is 0
-    turned[..., 0] ^= top
-    return turned
+def _is_plain(page) -> bool:
+    """Whether tifffile reads a page without further packages, and gives what is stored."""
+    return (
+        page.compression in OWN_CODECS
+        and page.bitspersample in (1, 8, 16, 32, 64)
+        and page.predictor in (1, 2)
+        and page.photometric != YCBCR
+    )
 
 
-def _too_large(height: int, width: int) -> str:
-    return f"the image has {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million"
+def _colours(pixels: np.ndarray, page, wanted: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Levels and opacity of the samples (H, W, S) of a page."""
+    samples = pixels.shape[2]
+    if page.photometric == 1 and samples > 2:
+        wanted = 3  # CVC-ClinicDB: called grey, and has three samples
+    if samples not in (wanted, wanted + 1):
+        raise Unusable(f"the TIFF has {samples} samples of a pixel, not those of one image")
+    opacity = pixels[..., -1] if samples > wanted else None
+    pixels = pixels[..., :wanted]
+    if page.photometric == PALETTE:
+        pixels = _palette(page)[pixels[..., 0]]
+    elif page.photometric == CMYK:
+        pixels = _from_cmyk(pixels)
+    elif page.photometric == WHITE_IS_ZERO:
+        if pixels.dtype.kind not in "bu":
+            raise Unusable("the TIFF says that 0 is white, and its levels have no largest one")
+        top = True if pixels.dtype == bool else np.iinfo(pixels.dtype).max
+        pixels = pixels ^ pixels.dtype.type(top)
+    if opacity is not None and ASSOCIATED in page.extrasamples:
+        pixels = _divided(pixels, opacity)
+    return (pixels[..., 0] if pixels.shape[2] == 1 else pixels), opacity
+
+
+def _palette(page) -> np.ndarray:
+    """uint8 (2**bits, 3)."""
+    colours = np.asarray(page.colormap).T
+    # Some writers store 8 bits where 16 are meant.
+    return (colours if colours.max() < 256 else colours >> 8).astype(np.uint8)
+
+
+def _from_cmyk(pixels: np.ndarray) -> np.ndarray:
+    """RGB (H, W, 3) of inks (H, W, 4)."""
+    if pixels.dtype.kind != "u":
+        raise Unusable("the TIFF's inks are neither of 8 nor of 16 bits")
+    top = np.iinfo(pixels.dtype).max
+    light = top - pixels.astype(np.float64)
+    return np.rint(light[..., :3] * light[..., 3:] / top).astype(pixels.dtype)
+
+
+def _divided(pixels: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+    """Colours that are stored times the opacity, without it; black where nothing is seen."""
+    top = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+    share = np.maximum(opacity[..., None].astype(np.float64) / top, np.finfo(np.float64).tiny)
+    colours = np.minimum(pixels / share, top)
+    return (colours if pixels.dtype.kind == "f" else np.rint(colours)).astype(pixels.dtype)
+
+
+def _compressed(path: pathlib.Path, page, orientation: int, pages: int) -> Decoded:
+    """Read a TIFF that tifffile does not decompress by itself."""
+    samples, bits, kind = page.samplesperpixel, page.bitspersample, page.sampleformat
+    lossy = page.compression in (6, 7, 34892, 34933, 50001)
+    if samples > 1 and bits == 16 and kind == 1 and page.planarconfig == 1:
+        pixels, opacity = _opencv(path)
+        if page.photometric != 2:
+            raise Unusable("the TIFF's deep colours are compressed in a way that is not read")
+        return _decoded(pixels, opacity, orientation, pages=pages, lossy=lossy)
+    with Image.open(path) as file:
+        file.load()  # which turns it
+        if page.photometric == PALETTE:
+            pixels, opacity = _apart(np.asarray(file))
+            pixels = _palette(page)[pixels]
+        else:
+            pixels, opacity = _pillow(file)
+    found = _decoded(pixels, opacity, 1, pages=pages, lossy=lossy)
+    return dataclasses.replace(found, orientation=orientation if orientation in TURNS else 1)

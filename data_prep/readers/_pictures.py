@@ -3,16 +3,13 @@
 import dataclasses
 import math
 import pathlib
-import re
-import warnings
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 from absl import logging
-from PIL import Image
 
 from data_prep.errors import UserError
-from data_prep.readers import _frames, _images
+from data_prep.readers import _images
 from data_prep.readers._images import Unusable
 
 LEVELS = ("image", "type")
@@ -24,7 +21,8 @@ UNREAD = frozenset(
     ".ai .arw .avif .cr2 .dng .eps .heic .heif .hdr .ico .j2k .jp2 .jpf .jpx .jxl .mha .mhd .mrxs "
     ".ndpi .nef .nhdr .nii .nrrd .pbm .pgm .pnm .ppm .psd .raw .scn .svg .svs .tga .xcf".split()
 )
-WITH_EXIF = ("JPEG", "MPO", "WEBP")  # whose pixels are as stored; of a PNG, it lies behind them
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+SUFFIXES = (".png", *JPEG, ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +100,14 @@ def warn_of_unread(paths: Iterable[pathlib.Path]) -> None:
         )
 
 
+def is_image(path: pathlib.Path) -> bool:
+    """Whether a name is that of an image; hidden files are none."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
 def is_picture(path: pathlib.Path) -> bool:
     """Whether a file is an image by its suffix, or DICOM."""
-    return _frames.is_image(path) or is_dicom(path)
+    return is_image(path) or is_dicom(path)
 
 
 def frames(path: pathlib.Path, decoding: Decoding) -> tuple[int, ...]:
@@ -153,7 +156,8 @@ def read(
 
         image, notes = _dicom_image.read(path, decoding, frame)
     else:
-        image, notes = _read_file(path, decoding.levels)
+        found, notes = _images.load(path)
+        image = to_rgb(found.pixels, decoding.levels)
     return check(image), notes
 
 
@@ -179,11 +183,7 @@ def check_size(height: int, width: int) -> None:
     Unusable
         If there are too many pixels, or too few.
     """
-    if height * width > _images.MAX_PIXELS:
-        raise Unusable(
-            f"the image has {width} x {height} pixels, more than "
-            f"{_images.MAX_PIXELS // 10**6} million"
-        )
+    _images.check_pixels(height, width)
     if min(height, width) < MIN_SIDE:
         raise Unusable(
             f"the image has {width} x {height} pixels: a side must have at least {MIN_SIDE}"
@@ -256,54 +256,9 @@ def _from_whole(pixels: np.ndarray, levels: str) -> np.ndarray:
     return scale(pixels, *ends)
 
 
-def _read_file(path: pathlib.Path, levels: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read what is no DICOM; its size is tested in the header."""
-    pages, orientation, deep = 1, 1, False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # harmless tags, and sizes, which are tested here
-            with Image.open(path) as file:
-                check_size(file.height, file.width)
-                pages = getattr(file, "n_frames", 1)
-                # Of 16-bit colours Pillow would keep the upper byte, without a word.
-                deep = file.mode[0] != "I" and any(";16" in str(tile[3]) for tile in file.tile)
-                if file.format in WITH_EXIF or (deep and file.format == "TIFF"):
-                    orientation = file.getexif().get(_frames.ORIENTATION_TAG, 1)
-    except Unusable:
-        raise
-    except Image.DecompressionBombError as error:
-        # Pillow says the number of pixels, not the sides.
-        count = re.search(r"\d+", str(error))
-        size = f"{int(count[0]) // 10**6}" if count else "too many"
-        raise Unusable(
-            f"the image has {size} million pixels, more than {_images.MAX_PIXELS // 10**6} million"
-        ) from error
-    except Exception:  # a TIFF that Pillow refuses and another reader takes, or damaged
-        pages = 1
-    if deep and orientation != 1:  # OpenCV turns these too, or fails
-        pixels, _ = _images.tiff(path)
-    else:
-        pixels = _deep(path) if deep else _frames.pixels(path)
-    image = _frames.turned(to_rgb(pixels, levels), orientation)
-    return image, ((f"first of {pages} pages used",) if pages > 1 else ())
-
-
-def _deep(path: pathlib.Path) -> np.ndarray:
-    """Pixels of a 16-bit colour image, (H, W, 3 or 4)."""
-    import cv2
-
-    # Not by its name, which OpenCV wants in UTF-8.
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise Unusable("the image file is unreadable")
-    if pixels.ndim < 3:
-        return pixels
-    return pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]
-
-
 def is_dicom(path: pathlib.Path) -> bool:
     """Whether a file is DICOM; one with the suffix of an image is not looked into."""
-    if path.suffix.lower() in _frames.SUFFIXES or path.name == "DICOMDIR":
+    if path.suffix.lower() in SUFFIXES or path.name == "DICOMDIR":
         return False
     from data_prep.readers import dicom_ct
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from data_prep.errors import UserError
+from data_prep.readers import _images
+from data_prep.readers._images import Unusable
 
 if TYPE_CHECKING:
     from data_prep.readers._colonoscopy import Source
@@ -122,8 +123,6 @@ def _identical(paths: Iterable[pathlib.Path]) -> list[list[pathlib.Path]]:
 
 def _is_blank(path: pathlib.Path) -> bool:
     try:
-        with Image.open(path) as file:
-            file.draft("L", (64, 64))
-            return int(np.ptp(np.asarray(file.convert("L")))) < BLANK
-    except Exception:  # a video, or what Pillow refuses
+        return int(np.ptp(_images.load_grey(path)[0])) < BLANK
+    except Unusable:  # a video, or what is left out
         return False

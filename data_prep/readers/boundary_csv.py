@@ -47,7 +47,7 @@ def read(source: Source) -> CarotidStudy:
     """
     _carotid.require(source)
     li, ma = _points.read_table(source.file("boundaries"))
-    image, notes = load_grey(source.file("image"))
+    image, notes = load_grey(source.file("image"), is_drawn_on=True)
     down, along = (source.facts[name] for name in ("mm_per_pixel", "mm_per_pixel_x"))
     return _carotid.make_study(
         source,

@@ -72,7 +72,7 @@ def read(source: Source) -> CarotidStudy:
         _points.read_text(source.file(part), source.facts["points"])
         for part in ("lumen-intima", "media-adventitia")
     )
-    image, notes = load_grey(source.file("image"))
+    image, notes = load_grey(source.file("image"), is_drawn_on=True)
     scale = _calibration(source)
     return _carotid.make_study(source, image, scale, li, ma, mm_per_pixel_x=scale, notes=notes)
 

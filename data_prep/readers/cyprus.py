@@ -123,7 +123,7 @@ def read(source: Source) -> CarotidStudy:
     files = [source.file("annotation")]
     named = zip(source.parts, source.files, strict=True)
     files += [path for part, path in named if part == REPEATED]
-    image, notes = load_grey(source.file("image"))
+    image, notes = load_grey(source.file("image"), is_drawn_on=True)
     studies = [_study(source, image, notes, path) for path in files]
     return _consensus.consensus(studies) if len(studies) > 1 else studies[0]
 

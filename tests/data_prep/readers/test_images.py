@@ -1,12 +1,15 @@
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from data_prep.readers import _frames, _images
-from data_prep.readers._images import Unusable, load_grey, to_grey
+from data_prep.readers import _frames, _images, _pictures
+from data_prep.readers._images import Unusable, decode, load_grey, to_grey
+from data_prep.readers._pictures import Decoding
 from tests.data_prep.readers.synthetic import picture
 
 
@@ -27,12 +30,13 @@ def test_palette_gives_its_colours_not_its_indices(tmp_path):
     assert notes == ()
 
 
-def test_grey_rgb_and_alpha_collapse_without_a_note(tmp_path):
-    rgba = np.dstack([picture()] * 3 + [picture(1)])
-    Image.fromarray(rgba).save(tmp_path / "a.png")
-    image, notes = load_grey(tmp_path / "a.png")
-    np.testing.assert_array_equal(image, picture())
-    assert notes == ()
+def test_grey_rgb_collapses_without_a_note_and_opacity_with_one(tmp_path):
+    for opacity, expected in ((picture(1), ("opacity left out",)), (picture() * 0 + 255, ())):
+        rgba = np.dstack([picture()] * 3 + [opacity])
+        Image.fromarray(rgba).save(tmp_path / "a.png")
+        image, notes = load_grey(tmp_path / "a.png")
+        np.testing.assert_array_equal(image, picture())
+        assert notes == expected
 
 
 def test_colours_become_luma_and_are_named(tmp_path):
@@ -129,21 +133,16 @@ def test_pixels_that_are_not_numbers():
 @pytest.mark.parametrize("bits", [1, 8, 16, 32])
 @pytest.mark.parametrize("how", [{}, {"compression": "zlib"}, {"byteorder": ">"}])
 def test_zero_is_white(tmp_path, bits, how):
-    """Both routes against the stored numbers, which tifffile does not interpret."""
+    """Against the stored numbers, which tifffile does not interpret."""
     numbers = picture() > 127 if bits == 1 else picture().astype(f"uint{bits}") * 15
     tifffile.imwrite(tmp_path / "a.tif", numbers, photometric="miniswhite", **how)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.pages[0].photometric == 0
         stored = file.pages[0].asarray()
     expected = 2**bits - 1 - stored.astype(np.int64)
-    np.testing.assert_array_equal(_images.tiff(tmp_path / "a.tif")[0].astype(np.int64), expected)
-    both = [_images.tiff(tmp_path / "a.tif")[0], _frames.pixels(tmp_path / "a.tif")]
-    if bits < 16 or (bits == 16 and "byteorder" not in how):
-        with Image.open(tmp_path / "a.tif") as file:  # these are Pillow's
-            both.append(_images.stored(file))
-    for pixels in both:
-        assert pixels.dtype.kind == stored.dtype.kind
-        np.testing.assert_array_equal(pixels.astype(np.int64), expected)
+    pixels = decode(tmp_path / "a.tif").pixels
+    assert pixels.dtype.kind == stored.dtype.kind
+    np.testing.assert_array_equal(pixels.astype(np.int64), expected)
     grey, _ = load_grey(tmp_path / "a.tif")
     assert np.corrcoef(grey.ravel(), stored.ravel().astype(float))[0, 1] < -0.99
 
@@ -158,11 +157,44 @@ def test_zero_is_white_but_no_opacity(tmp_path):
             planarconfig=planes,
             extrasamples=["unassalpha"],
         )
-        found, _ = _images.tiff(tmp_path / "a.tif")
-        np.testing.assert_array_equal(found, np.dstack([255 - picture(), picture(1)]))
+        found = decode(tmp_path / "a.tif")
+        np.testing.assert_array_equal(found.pixels, 255 - picture())
+        np.testing.assert_array_equal(found.opacity, picture(1))
 
 
-def test_levels_without_a_largest_one_stay(tmp_path):
-    signed = picture().astype(np.int16) - 100
-    tifffile.imwrite(tmp_path / "a.tif", signed, photometric="miniswhite")
-    np.testing.assert_array_equal(_images.tiff(tmp_path / "a.tif")[0], signed)
+@pytest.mark.parametrize("kind", ["int16", "float32"])
+def test_zero_is_white_and_nothing_is_black(tmp_path, kind):
+    levels = picture().astype(kind) - 100
+    tifffile.imwrite(tmp_path / "a.tif", levels, photometric="miniswhite")
+    with pytest.raises(Unusable, match="no largest one"):
+        load_grey(tmp_path / "a.tif")
+
+
+def test_an_image_drawn_in_its_opacity_is_refused(tmp_path):
+    nothing = np.zeros_like(picture())
+    pixels = np.dstack([nothing] * 3 + [picture()])
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for load in (load_grey, _frames.load_rgb, lambda path: _pictures.read(path, Decoding())):
+        with pytest.raises(Unusable, match="opacity alone"):
+            load(tmp_path / "a.png")
+
+
+DAMAGES = [SyntaxError, EOFError, struct.error, ValueError, MemoryError, KeyError, RecursionError]
+DAMAGES += [Image.DecompressionBombError, OverflowError, AttributeError, TypeError, zlib.error]
+
+
+@pytest.mark.parametrize("error", DAMAGES)
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_whatever_a_decoder_raises_is_said_of_the_file(tmp_path, monkeypatch, error, suffix):
+    def broken(*_, **__):
+        raise error("a secret of the file")
+
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(picture()).save(path)
+    monkeypatch.setattr(Image.Image, "load", broken)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", broken)
+    reads = (load_grey, _frames.load_rgb, _frames.load_mask)
+    for load in (*reads, lambda path: _pictures.read(path, Decoding())):
+        with pytest.raises(Unusable, match="unreadable|pixels") as raised:
+            load(path)
+        assert "secret" not in str(raised.value)
