@@ -7,6 +7,7 @@ nothing about order and are not looked at.
 
 import contextlib
 import dataclasses
+import logging
 import pathlib
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 import pydicom
 
-from data_prep.readers import _deflated
+from data_prep.readers import _deflated, _dicom_pixels
 from data_prep.readers._images import Unusable
 
 # Keyword -> what messages call it.
@@ -32,6 +33,7 @@ OTHER_TAGS = (
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
     "RescaleType",
+    "ModalityLUTSequence",
     "SliceThickness",
     "KVP",
     "ContrastBolusAgent",
@@ -108,10 +110,18 @@ class Stack:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Let pydicom read values that do not keep to their type without a word: they are tested."""
+    """Let pydicom read values that do not keep to their type without a word: they are tested.
+
+    Nor does it log what a decoder raises, a screen long: it becomes one line.
+    """
+    logger = logging.getLogger("pydicom")
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")
-        yield
+        propagate, logger.propagate = logger.propagate, False
+        try:
+            yield
+        finally:
+            logger.propagate = propagate
 
 
 def read_header(path: pathlib.Path) -> list[Slice]:
@@ -127,9 +137,12 @@ def read_header(path: pathlib.Path) -> list[Slice]:
         with quiet():
             tags = [*TAGS, *OTHER_TAGS]
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
+            if "ModalityLUTSequence" in header:
+                raise Unusable("its levels go through a table, ModalityLUTSequence (0028,3000)")
+            count = _dicom_pixels.frame_count(header)
             per_frame = header.get("PerFrameFunctionalGroupsSequence")
             if per_frame is None:
-                if int(header.get("NumberOfFrames") or 1) != 1:
+                if count != 1:
                     raise Unusable("it has several frames and does not say where each lies")
                 return [_slice(path, 0, header, header)]
             shared = header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]

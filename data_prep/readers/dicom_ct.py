@@ -2,7 +2,7 @@
 
 Files are known by their content, whatever their names, and grouped by SeriesInstanceUID. Window
 settings (VOI) and MONOCHROME1 concern how an image is shown, not its Hounsfield units, and are
-ignored. Compressed pixels are decoded by what pydicom finds installed.
+ignored.
 """
 
 import collections
@@ -14,12 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pydicom
-import pydicom.pixels
 from absl import logging
-from pydicom.uid import UID
 from tqdm import tqdm
 
-from data_prep.readers import _deflated, _grids, _lesions, _slices, _volumes
+from data_prep.readers import _deflated, _dicom_pixels, _grids, _lesions, _slices, _volumes
 from data_prep.readers._images import Unusable
 from data_prep.readers._slices import Slice
 from data_prep.readers._volumes import Options, Source, Volume
@@ -144,7 +142,7 @@ class _Pixels:
                 if self._path != piece.path:
                     self._data = pydicom.dcmread(piece.path, force=True)
                     self._path = piece.path
-                stored, padding = stored_values(self._data, piece.frame)
+                stored, padding = _dicom_pixels.stored_values(self._data, piece.frame)
         except Unusable as error:
             raise Unusable(f"{piece.path.name}: {error}") from error
         except Exception as error:  # damaged pixels raise many kinds
@@ -159,61 +157,6 @@ class _Pixels:
         low, high = _grids.to_hounsfield(stored, piece.slope, piece.intercept, out)
         out[padding] = _grids.AIR
         return low, high, True
-
-
-def stored_values(data: pydicom.Dataset, frame: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Stored values (Y, X) of a frame, and which of them are padding: bool (Y, X) or None.
-
-    Of a colour image (Y, X, 3), which is RGB.
-
-    Raises
-    ------
-    Unusable
-        If there are no pixels, or no decoder for their compression is installed.
-    Exception
-        Of many kinds, if the pixels are damaged.
-    """
-    syntax = data.file_meta.get("TransferSyntaxUID") if hasattr(data, "file_meta") else None
-    if syntax is None:
-        # Files without a preamble are little endian; reading showed whether types are explicit.
-        implicit = data.original_encoding[0]
-        syntax = UID("1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1")
-        data.ensure_file_meta()
-        data.file_meta.TransferSyntaxUID = syntax
-    if "PixelData" not in data:
-        raise Unusable("PixelData (7FE0,0010) is missing")
-    try:
-        # Bits above BitsStored are cut off below: padding may use them.
-        stored = pydicom.pixels.pixel_array(data, index=frame, correct_unused_bits=False)
-    except (RuntimeError, NotImplementedError) as error:
-        if syntax.is_compressed and "missing dependencies" in str(error):
-            raise Unusable(
-                f"no decoder for its compression, {syntax.name}: install python-gdcm or pylibjpeg"
-            ) from error
-        raise
-    if not stored.flags.writeable:
-        stored = stored.copy()
-    padding = _padding(data, stored)
-    unused = int(data.BitsAllocated) - int(data.BitsStored)
-    if unused > 0:
-        np.left_shift(stored, unused, out=stored)
-        np.right_shift(stored, unused, out=stored)
-    return stored, padding
-
-
-def _padding(data: pydicom.Dataset, stored: np.ndarray) -> np.ndarray | None:
-    """Which stored values are padding (DICOM PS3.3, C.7.5.1.1.2), or None."""
-    value = data.get("PixelPaddingValue")
-    if value is None or value == "":
-        return None
-    limit = data.get("PixelPaddingRangeLimit")
-    ends = [int(value), int(value) if limit is None or limit == "" else int(limit)]
-    span = 1 << (8 * stored.dtype.itemsize)
-    # Writers often give a negative value as unsigned, or the other way round.
-    info = np.iinfo(stored.dtype)
-    ends = sorted(end + span * ((end < info.min) - (end > info.max)) for end in ends)
-    padding = (stored >= ends[0]) & (stored <= ends[1])
-    return padding if padding.any() else None
 
 
 def _headers(

@@ -9,12 +9,12 @@ import pathlib
 
 import numpy as np
 import pydicom
-import pydicom.pixels
 
-from data_prep.readers import _calibration, _carotid, _deflated, _points
+from data_prep.readers import _calibration, _carotid, _deflated, _dicom_image, _points, dicom_ct
 from data_prep.readers._carotid import CarotidStudy, Options, Source
-from data_prep.readers._images import MAX_PIXELS, Unusable, to_grey
+from data_prep.readers._images import Unusable, to_grey
 from data_prep.readers._paths import inside
+from data_prep.readers._pictures import Decoding
 
 KIND = "carotid"
 LAYOUT = "DICOM ultrasound NAME.dcm beside NAME.csv or NAME-LI.txt and NAME-MA.txt"
@@ -46,7 +46,7 @@ def read(source: Source) -> CarotidStudy:
             for part in ("lumen-intima", "media-adventitia")
         )
     try:
-        data = pydicom.dcmread(source.file("image"))
+        data = pydicom.dcmread(source.file("image"), force=True)
         down, along = calibration(data, np.concatenate([li, ma]))
         image, notes = grey(data, source.facts["frame"])
     except Unusable:
@@ -57,12 +57,9 @@ def read(source: Source) -> CarotidStudy:
 
 
 def _is_dicom(path: pathlib.Path, root: pathlib.Path) -> bool:
-    if not path.is_file():
-        return False
-    if not inside(path, root):  # a link: named by its suffix, since it is not opened
+    if path.is_file() and not inside(path, root):  # a link is not opened: known by its suffix
         return path.suffix != ""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    return dicom_ct.is_dicom(path)
 
 
 def _source(root: pathlib.Path, path: pathlib.Path, options: Options) -> Source:
@@ -93,7 +90,7 @@ def _header(path: pathlib.Path) -> tuple[str, str, tuple[str, ...]]:
     tags = ["PatientID", "StudyInstanceUID", "Modality"]
     try:
         _deflated.require_room(path)
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
         patient, exam, modality = (str(header.get(tag) or "").strip() for tag in tags)
     except Unusable as error:
         return "", str(error), ()
@@ -127,22 +124,13 @@ def grey(data: pydicom.Dataset, frame: int) -> tuple[np.ndarray, tuple[str, ...]
     Unusable
         If there is no such frame, or its pixels are too many or cannot be decoded.
     """
-    frames = int(data.get("NumberOfFrames") or 1)
-    if not 0 <= frame < frames:
-        raise Unusable(f"there is no frame {frame}: it has {frames}, counted from 0")
-    if int(data.get("Rows") or 0) * int(data.get("Columns") or 0) > MAX_PIXELS:
-        raise Unusable(f"the image has more than {MAX_PIXELS // 10**6} million pixels")
-    colours = str(data.get("PhotometricInterpretation"))
-    try:
-        pixels = pydicom.pixels.pixel_array(data, index=frame)  # YBR becomes RGB
-        if colours == "PALETTE COLOR":
-            pixels = pydicom.pixels.apply_color_lut(pixels, data)
-            pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
-    except Exception as error:  # no decoder for this compression, or damaged pixels
-        raise Unusable("the pixels of the DICOM file cannot be decoded") from error
-    notes = (f"frame {frame} of {frames} used",) if frames > 1 else ()
-    if colours == "MONOCHROME1":
-        pixels = (255 if pixels.dtype == np.uint8 else pixels.max()) - pixels
-        notes += ("inverted: its lowest level is white",)
-    image, changed = to_grey(pixels)
+    image, notes = _dicom_image.render(data, Decoding(), frame)
+    frames, bits = int(data.get("NumberOfFrames") or 1), int(data.BitsStored)
+    if bits > 8:
+        notes = (f"levels of {bits} bits scaled to 8", *notes)
+    if data.PhotometricInterpretation == "MONOCHROME1":
+        notes = ("inverted: its lowest level is white", *notes)
+    if frames > 1:
+        notes = (f"frame {frame} of {frames} used", *notes)
+    image, changed = to_grey(image)
     return image, notes + changed

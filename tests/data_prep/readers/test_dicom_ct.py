@@ -466,7 +466,7 @@ def test_compression_without_a_decoder_is_named(tmp_path):
     data["PixelData"].VR = "OB"
     data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.106"
     data.save_as(paths[0], enforce_file_format=True)
-    with pytest.raises(Unusable, match=f"^{paths[0].name}: "):
+    with pytest.raises(Unusable, match=f"^{paths[0].name}: it is a film, MPEG-4 .* MP4"):
         read(tmp_path)
 
 
@@ -513,6 +513,49 @@ def test_enhanced_multi_frame_in_two_files_or_with_a_gap(tmp_path):
     np.testing.assert_array_equal(read(tmp_path).hu, chest())
     enhanced(tmp_path / "b.dcm", chest(), [0, 1, 2])
     with pytest.raises(Unusable, match="between b.dcm frame 2 and a.dcm frame 1"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("described", [0, 4, 6, 8])
+def test_frames_without_functional_groups_and_groups_without_frames(tmp_path, described):
+    enhanced(tmp_path / "e.dcm", chest(), np.arange(SHAPE[0]))
+    data = pydicom.dcmread(tmp_path / "e.dcm")
+    groups = list(data.PerFrameFunctionalGroupsSequence)
+    data.PerFrameFunctionalGroupsSequence = (groups + groups[-1:])[:described]
+    data.save_as(tmp_path / "e.dcm")
+    with pytest.raises(Unusable, match=f"is {SHAPE[0]}, and .* describes {described}"):
+        read(tmp_path)
+
+
+def test_frames_behind_the_number_of_frames(tmp_path):
+    enhanced(tmp_path / "e.dcm", chest(), np.arange(SHAPE[0]))
+    data = pydicom.dcmread(tmp_path / "e.dcm")
+    data.NumberOfFrames = 5
+    data.PerFrameFunctionalGroupsSequence = data.PerFrameFunctionalGroupsSequence[:5]
+    data.save_as(tmp_path / "e.dcm")
+    with pytest.raises(Unusable, match=f"those of {SHAPE[0]} frames, and .* says 5"):
+        read(tmp_path)
+    del data.PerFrameFunctionalGroupsSequence
+    data.NumberOfFrames = None
+    data.save_as(tmp_path / "e.dcm")
+    with pytest.raises(Unusable, match="missing"):
+        read(tmp_path)
+
+
+def test_levels_through_a_table_or_beyond_their_bits_are_refused(tmp_path):
+    paths = series(tmp_path / "study")
+    data = pydicom.dcmread(paths[2])
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [2, 0, 16])
+    table.add_new("LUTData", "US", [0, 1])
+    data.ModalityLUTSequence = [table]
+    data.save_as(paths[2])
+    with pytest.raises(Unusable, match=f"^{paths[2].name}: .* a table, ModalityLUTSequence"):
+        read(tmp_path)
+    del data.ModalityLUTSequence
+    data.BitsStored, data.HighBit = 9, 8
+    data.save_as(paths[2])
+    with pytest.raises(Unusable, match=f"^{paths[2].name}: .* BitsStored"):
         read(tmp_path)
 
 

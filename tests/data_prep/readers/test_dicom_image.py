@@ -1,16 +1,35 @@
 """DICOM frames as they are meant to be seen."""
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pydicom.pixels
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import JPEG2000Lossless
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLSLossless,
+    RLELossless,
+    UID_dictionary,
+)
 
-from data_prep.readers import _dicom_image
+from data_prep.readers import _dicom_codecs, _dicom_image
 from data_prep.readers._images import Unusable
 from data_prep.readers._pictures import Decoding
 from tests.data_prep.pictures import texture, write_dicom
+
+PLAIN_SYNTAXES = (
+    *(ImplicitVRLittleEndian, ExplicitVRLittleEndian),
+    *(ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian),
+)
 
 
 def grey(path, frame=0, **decoding):
@@ -200,3 +219,216 @@ def test_the_subject_is_the_patient_or_else_the_exam(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", texture(1), PatientID="", StudyInstanceUID="1.2.9")
     assert _dicom_image.header(path).subject == "1.2.9"
     assert _dicom_image.header(write_dicom(path, texture(1), PatientID="")).subject == ""
+
+
+def test_eight_bits_stay_as_they_are(tmp_path):
+    dark = texture(1) // 3
+    for levels in ("image", "type"):
+        found, notes = grey(write_dicom(tmp_path / "a.dcm", dark), levels=levels)
+        np.testing.assert_array_equal(found, dark)
+        assert notes == ()
+
+
+def lut(entries, first, bits, kind="<u2", vr="OW"):
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries) % 65536, first, bits])
+    entries = np.asarray(entries)
+    item.add_new("LUTData", vr, entries.astype(kind).tobytes() if vr == "OW" else entries.tolist())
+    return item
+
+
+@pytest.mark.parametrize(
+    ("item", "top"),
+    [
+        (lut(np.arange(4096), 0, 16), 4095),  # as Agfa writes it: the size of an entry
+        (lut(np.arange(4096), 0, 16, vr="US"), 4095),
+        (lut(np.arange(4096) // 4, 0, 16), 1023),
+        (lut(np.arange(4096), 0, 10), 4095),
+        (lut(np.arange(4096), 0, 12), 4095),
+        (lut(np.arange(4096) * 16, 0, 16), 65535),
+        (lut(np.arange(4096) // 16, 0, 8), 255),
+        (lut(np.arange(4096) // 16, 0, 8, "u1"), 255),  # two entries a word
+        (lut(np.arange(65536) // 16, 0, 12), 4095),
+    ],
+)
+def test_depth_of_a_table_is_that_of_its_entries(tmp_path, item, top):
+    stored = np.linspace(0, 4095, 48 * 48).reshape(48, 48).astype(np.uint16)
+    path = write_dicom(tmp_path / "a.dcm", stored, BitsStored=12, HighBit=11, VOILUTSequence=[item])
+    data = np.atleast_1d(item.LUTData if item["LUTData"].VR == "US" else 0)
+    if item["LUTData"].VR == "OW":
+        words = len(item.LUTData) >= 2 * (item.LUTDescriptor[0] or 65536)
+        data = np.frombuffer(item.LUTData, "<u2" if words else "u1")
+    found, notes = grey(path)
+    np.testing.assert_allclose(found, data[stored] / top * 255, atol=0.51)
+    assert bool(notes) == ((1 << item.LUTDescriptor[2]) - 1 != top)
+
+
+def test_a_table_begins_below_zero(tmp_path, ct):
+    table = lut(np.linspace(0, 4095, 1200), -900, 12)
+    path = write_dicom(tmp_path / "a.dcm", ct, **CT, VOILUTSequence=[table])
+    data = np.frombuffer(table.LUTData, "<u2")
+    hu = ct.astype(int) - 1024
+    expected = data[np.clip(hu + 900, 0, 1199)] / 4095 * 255
+    np.testing.assert_allclose(grey(path)[0], expected, atol=0.51)
+    item = pydicom.dcmread(path)
+    del item.VOILUTSequence[0].LUTDescriptor
+    item.VOILUTSequence[0].add_new("LUTDescriptor", "US", [1200, 65536 - 900, 12])  # the same
+    item.save_as(path)
+    np.testing.assert_allclose(grey(path)[0], expected, atol=0.51)
+    item.VOILUTSequence[0].LUTDescriptor = [4000, 0, 12]
+    item.save_as(path)
+    with pytest.raises(Unusable, match="fewer entries"):
+        grey(path)
+
+
+@pytest.mark.parametrize(
+    ("bits", "top", "note"),
+    [(12, 4095, ""), (16, 4095, "of 12 bits"), (16, 65535, ""), (10, 1023, "")],
+)
+def test_colours_have_the_depth_of_their_bits(tmp_path, bits, top, note):
+    ramp = np.linspace(0, top, 48 * 48).reshape(48, 48).astype(np.uint16)
+    rgb = np.stack([ramp, ramp[::-1], ramp.T], axis=-1)
+    path = write_dicom(tmp_path / "a.dcm", rgb, BitsStored=bits, HighBit=bits - 1)
+    image, notes = _dicom_image.read(path, Decoding())
+    np.testing.assert_allclose(image, rgb / top * 255, atol=0.51)
+    assert note in " ".join(notes) and bool(notes) == bool(note)
+
+
+def test_bits_above_those_stored(tmp_path, ct):
+    bits = {"BitsStored": 12, "HighBit": 11}
+    plain = grey(write_dicom(tmp_path / "a.dcm", ct, **bits))[0]
+    overlay = (np.indices(ct.shape).sum(axis=0) % 2).astype(np.uint16) << 12
+    path = write_dicom(tmp_path / "b.dcm", ct | overlay, **bits)
+    with pytest.raises(Unusable, match="BitsStored"):
+        grey(path)
+    data = pydicom.dcmread(path)
+    data.add_new((0x6000, 0x0100), "US", 16)
+    data.add_new((0x6000, 0x0102), "US", 12)
+    data.save_as(path)
+    np.testing.assert_array_equal(grey(path)[0], plain)
+    high = write_dicom(tmp_path / "c.dcm", ct << 4, BitsStored=12, HighBit=15)
+    np.testing.assert_array_equal(grey(high)[0], plain)
+    with pytest.raises(Unusable, match="HighBit"):
+        grey(write_dicom(tmp_path / "d.dcm", ct, BitsStored=12, HighBit=15))
+    with pytest.raises(Unusable, match="HighBit"):
+        grey(write_dicom(tmp_path / "e.dcm", ct, BitsStored=16, HighBit=11))
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"PhotometricInterpretation": "YBR_RCT"}, "YBR_RCT"),
+        ({"PhotometricInterpretation": "CMYK"}, "CMYK"),
+        ({"PhotometricInterpretation": "MONOCHROME2"}, "MONOCHROME2, is not read with .* 3"),
+        ({"PhotometricInterpretation": "MUSTERMANN"}, "unknown"),
+        ({"PixelRepresentation": 1}, "signed"),
+        ({"NumberOfFrames": 2}, "damaged or cut off"),
+    ],
+)
+def test_colours_that_contradict_their_header(tmp_path, tags, said):
+    rgb = np.stack([texture(i) for i in (1, 2, 3)], axis=-1)
+    with pytest.raises(Unusable, match=said):
+        _dicom_image.read(write_dicom(tmp_path / "a.dcm", rgb, **tags), Decoding(), 0)
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"PixelPresentation": "COLOR"}, "PixelPresentation"),
+        ({"PresentationLUTSequence": [Dataset()]}, "PresentationLUTSequence"),
+        ({"WindowCenter": "9", "WindowWidth": "9", "VOILUTFunction": "LOG"}, "VOILUTFunction"),
+        ({"NumberOfFrames": 1}, "of 2 frames"),
+        ({"NumberOfFrames": 3}, "damaged"),
+        ({"PerFrameFunctionalGroupsSequence": [Dataset()]}, "describes 1"),
+        ({"PerFrameFunctionalGroupsSequence": [Dataset()] * 3}, "describes 3"),
+        ({"BitsStored": 17}, "BitsStored"),
+        ({"BitsAllocated": 12, "BitsStored": 12}, "BitsAllocated"),
+    ],
+)
+def test_grey_frames_that_contradict_their_header(tmp_path, tags, said):
+    film = np.stack([texture(i).astype(np.uint16) for i in range(2)])
+    with pytest.raises(Unusable, match=said):
+        grey(write_dicom(tmp_path / "a.dcm", film, **tags))
+
+
+@pytest.mark.parametrize("name", ["BitsStored", "PixelRepresentation", "PhotometricInterpretation"])
+def test_what_is_missing_is_named(tmp_path, name):
+    path = write_dicom(tmp_path / "a.dcm", texture(1))
+    data = pydicom.dcmread(path)
+    delattr(data, name)
+    data.save_as(path)
+    with pytest.raises(Unusable, match=f"{name} .* is missing"):
+        grey(path)
+    del data.PixelData
+    data.FloatPixelData = texture(1).astype("<f4").tobytes()
+    data.save_as(path)
+    with pytest.raises(Unusable, match="floating-point"):
+        grey(path)
+
+
+def compressed(path, syntax, frames, stored, **tags):
+    write_dicom(path, stored, **tags)
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = syntax
+    data.PixelData = pydicom.encaps.encapsulate(frames)
+    data["PixelData"].is_undefined_length = True
+    data["PixelData"].VR = "OB"
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_every_transfer_syntax_without_a_decoder_is_named(tmp_path):
+    known = [uid for uid, what in UID_dictionary.items() if what[1] == "Transfer Syntax"]
+    decoded = [*PLAIN_SYNTAXES, RLELossless, *_dicom_codecs.DECODER_DEPENDENCIES]
+    others = [uid for uid in known if uid not in decoded] + ["1.2.826.0.1.3680043.2.1143"]
+    assert len(others) > 40
+    for syntax in others:
+        path = compressed(tmp_path / "a.dcm", syntax, [b"\0\0\0\1"], texture(1))
+        with pytest.raises(Unusable) as error:
+            grey(path)
+        said = str(error.value)
+        assert "damaged" not in said and "save it" in said
+        assert UID(syntax).name.partition(",")[0] in said or "private" in said
+
+
+def test_twelve_bits_of_lossy_jpeg(tmp_path, ct):
+    frame = imagecodecs.jpeg8_encode(ct, bitspersample=12, level=99)
+    bits = {"BitsStored": 12, "HighBit": 11}
+    path = compressed(tmp_path / "a.dcm", JPEGExtended12Bit, [frame], ct, **bits)
+    low, high = float(ct.min()), float(ct.max())
+    np.testing.assert_allclose(grey(path)[0], (ct - low) / (high - low) * 255, atol=2)
+
+
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLSLossless, JPEG2000Lossless])
+def test_compressed_frames_that_do_not_fit(tmp_path, syntax):
+    encode = {
+        JPEGLossless: lambda image: imagecodecs.jpeg8_encode(image, lossless=True),
+        JPEGLSLossless: imagecodecs.jpegls_encode,
+        JPEG2000Lossless: lambda image: imagecodecs.jpeg2k_encode(
+            image, level=0, reversible=True, codecformat="j2k"
+        ),
+    }[syntax]
+    image = texture(1)
+    frame = encode(image)
+    np.testing.assert_array_equal(
+        grey(compressed(tmp_path / "a.dcm", syntax, [frame], image))[0], image
+    )
+    for frames, said in (
+        ([frame, frame], "of 2 frames"),
+        ([encode(image[:-8])], "cannot be decoded"),
+        ([frame[: len(frame) // 2]], "damaged or cut off"),
+    ):
+        with pytest.raises(Unusable, match=said):
+            grey(compressed(tmp_path / "a.dcm", syntax, frames, image))
+
+
+def test_adobes_marker_says_the_colours(tmp_path):
+    rgb = np.stack([texture(i) for i in (1, 2, 3)], axis=-1)
+    frame = imagecodecs.jpeg8_encode(rgb, level=99, colorspace="RGB", outcolorspace="RGB")
+    assert b"Adobe" in frame
+    for said in ("RGB", "YBR_FULL_422"):
+        path = compressed(
+            tmp_path / "a.dcm", JPEGBaseline8Bit, [frame], rgb, PhotometricInterpretation=said
+        )
+        image, _ = _dicom_image.read(path, Decoding())
+        assert np.abs(image.astype(int) - rgb).max() < 12

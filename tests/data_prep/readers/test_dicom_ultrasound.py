@@ -151,6 +151,18 @@ def test_pixel_spacing_that_is_no_size(spacing):
         dicom_ultrasound.calibration(data, np.zeros((1, 2)))
 
 
+def test_a_file_without_preamble_and_levels_shown_through_a_window(tmp_path):
+    write(
+        tmp_path / "a.dcm", WindowCenter="100.5", WindowWidth="101", PresentationLUTShape="INVERSE"
+    )
+    expected = 255 - np.clip((picture() - 50.0) / 100, 0, 1) * 255
+    np.testing.assert_allclose(read(tmp_path).image, expected, atol=0.51)
+    content = (tmp_path / "a.dcm").read_bytes()
+    start = 144 + int.from_bytes(content[140:144], "little")
+    (tmp_path / "a.dcm").write_bytes(content[start:])
+    np.testing.assert_allclose(read(tmp_path).image, expected, atol=0.51)
+
+
 def test_photometric_kinds(tmp_path):
     rgb = np.dstack([picture()] * 3)
     cases = {
@@ -172,7 +184,7 @@ def test_twelve_bits(tmp_path):
     write(tmp_path / "a.dcm", picture().astype(np.uint16) * 16, bits=12)
     study = read(tmp_path)
     np.testing.assert_array_equal(study.image, picture())
-    assert study.notes == ("levels 0 to 4080 scaled to 8 bits",)
+    assert study.notes == ("levels of 12 bits scaled to 8",)
 
 
 def test_frames(tmp_path):
@@ -201,10 +213,10 @@ def test_what_cannot_be_used(tmp_path):
     with pytest.raises(Unusable, match="not an ultrasound"):
         read(tmp_path)
     write(tmp_path / "a.dcm", PixelData=b"\0\0")
-    with pytest.raises(Unusable, match="cannot be decoded"):
+    with pytest.raises(Unusable, match="damaged or cut off"):
         read(tmp_path)
     write(tmp_path / "a.dcm", Rows=60_000, Columns=60_000)
-    with pytest.raises(Unusable, match="million pixels"):
+    with pytest.raises(Unusable, match="more than 50 million"):
         read(tmp_path)
     write(tmp_path / "a.dcm")
     (tmp_path / "a.csv").unlink()
@@ -228,8 +240,11 @@ def test_other_files_are_not_claimed_and_links_out_are_named(tmp_path):
     root = tmp_path / "root"
     root.mkdir()
     (root / "README").write_text("nothing")
-    (root / "short.dcm").write_bytes(b"DICM")
     assert dicom_ultrasound.detect(root.resolve()) == []
+    (root / "short.dcm").write_bytes(b"DICM")
+    (source,) = dicom_ultrasound.detect(root.resolve())
+    assert source.problem == "the DICOM file is not an ultrasound image"
+    (root / "short.dcm").unlink()
     write(tmp_path / "outside.dcm")
     (root / "link.dcm").symlink_to(tmp_path / "outside.dcm")
     with pytest.raises(Unusable, match="outside the input folder"):
@@ -250,5 +265,5 @@ def test_palette(tmp_path):
 
 def test_a_tag_with_more_values_than_it_may_have(tmp_path):
     write(tmp_path / "a.dcm", Rows=[SHAPE[0], 3])
-    with pytest.raises(Unusable, match="unreadable"):
+    with pytest.raises(Unusable, match="damaged"):
         read(tmp_path)
