@@ -310,8 +310,8 @@ def sweep_streams(folder, quick=False):
     """Which of several streams is the video."""
     del quick
     tally = Tally("videos: streams")
-    default = av.stream.Disposition.default
-    picture = av.stream.Disposition.attached_pic
+    default = av.stream.Disposition.default.value
+    picture = av.stream.Disposition.attached_pic.value
     for suffix in ("mp4", "mov", "mkv", "ts", "avi"):
         for name, kinds, right in (
             ("one and sound", [("libx264", 0, 3), ("sound", 0, 0)], 3),
@@ -331,7 +331,7 @@ def sweep_streams(folder, quick=False):
                 right = 2
             if suffix in ("mp4", "mkv") and name == "no default":
                 with av.open(str(path)) as file:
-                    marked = [s.index for s in file.streams.video if s.disposition & default]
+                    marked = [s.index for s in file.streams.video if s.disposition.value & default]
                 right = (2, 7)[marked[0]] if len(marked) == 1 else None
             if suffix in ("ts", "avi") and len(kinds) == 2 and kinds[0][0] == kinds[1][0]:
                 right = None  # it has no place for a default

@@ -323,13 +323,15 @@ def test_packets_that_give_no_frame_are_not_counted(tmp_path):
                 packet.pts = packet.dts = number
                 packet.time_base, packet.stream = Fraction(1, 25), stream
                 output.mux(packet)
-        frames = read(only(path))
-        assert [frame.index for frame in frames] == list(range(12))
-        for frame in frames:
+        frames, others = read(only(path)), decoded(path)
+        assert [frame.index for frame in frames] == list(range(len(others)))
+        assert 11 <= len(others) <= 12  # FFmpeg 8.0 gives one less than 8.1
+        for frame, other in zip(frames, others, strict=True):
+            np.testing.assert_array_equal(frame.image, other)
             assert abs(np.median(frame.image) - np.median(pattern(frame.index))) < 4
         assert frames[4].time_s == pytest.approx(5 / 25, abs=2e-3)  # 4 showed the one before
         write_labels(path.parent, [f"{name},11,1", f"{name},12,1"])
-        with pytest.raises(Unusable, match="up to frame 12, but it has 12 frames"):
+        with pytest.raises(Unusable, match=f"up to frame 12, but it has {len(others)} frames"):
             read(only(path.parent))
 
 
