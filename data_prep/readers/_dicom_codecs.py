@@ -63,7 +63,8 @@ def decode(frame: bytes, runner: DecodeRunner) -> bytes:
         # One and the same space in and out: no conversion.
         space = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"} if size[2] == 3 else {}
         samples = imagecodecs.jpeg8_decode(frame, **space)
-        _follow_adobe(frame, runner)
+        if runner.transfer_syntax in JPEG[:2]:  # lossless JPEG transforms no colours
+            _follow_adobe(frame, runner)
     elif runner.transfer_syntax in JPEG_LS:
         samples = imagecodecs.jpegls_decode(frame)
     else:
@@ -93,11 +94,13 @@ def _size(frame: bytes) -> tuple[int, int, int] | None:
 
 
 def _size_2000(frame: bytes) -> tuple[int, int, int] | None:
-    """As :func:`_size`, of a JPEG 2000 codestream."""
-    if frame[:4] != b"\xff\x4f\xff\x51":
+    """As :func:`_size`, of a JPEG 2000 codestream, which some writers put into a JP2 file."""
+    start = frame.find(b"\xff\x4f\xff\x51") if frame[4:8] == b"jP  " else 0
+    if frame[start : start + 4] != b"\xff\x4f\xff\x51":
         return None
-    right, bottom, left, top = (int.from_bytes(frame[k : k + 4]) for k in (8, 12, 16, 20))
-    return bottom - top, right - left, int.from_bytes(frame[40:42])
+    places = (start + k for k in (8, 12, 16, 20))
+    right, bottom, left, top = (int.from_bytes(frame[place : place + 4]) for place in places)
+    return bottom - top, right - left, int.from_bytes(frame[start + 40 : start + 42])
 
 
 def _follow_adobe(frame: bytes, runner: DecodeRunner) -> None:

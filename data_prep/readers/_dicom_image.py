@@ -118,6 +118,7 @@ def render(
             if not rows or not columns:
                 raise Unusable("the DICOM file holds no image")
             _pictures.check_size(rows, columns)
+            _dicom_pixels.check(data)
             stored, padding = _dicom_pixels.stored_values(data, frame)
             if stored.ndim == 3:
                 return _colours(stored, int(data.BitsStored))

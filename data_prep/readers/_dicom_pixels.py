@@ -45,26 +45,38 @@ def frame_count(data: pydicom.Dataset) -> int:
     return count
 
 
-def stored_values(data: pydicom.Dataset, frame: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Stored values (H, W) of a frame, and which of them are padding: bool (H, W) or None.
-
-    Of a colour image (H, W, 3), which is RGB. Bits above BitsStored are cut off.
+def check(data: pydicom.Dataset) -> None:
+    """Test that an open file has pixels that can be decoded and fit what describes them.
 
     Raises
     ------
     Unusable
-        If pixels or what describes them is missing or contradictory, or no decoder for their
-        compression is installed.
-    Exception
-        Of many kinds, if the pixels are damaged.
+        If something is missing or contradictory, or no decoder for the compression is installed.
     """
     syntax = _syntax(data)
     if "PixelData" not in data:
         if "FloatPixelData" in data or "DoubleFloatPixelData" in data:
             raise Unusable("its pixels are floating-point numbers: save them as whole numbers")
         raise Unusable("PixelData (7FE0,0010) is missing")
-    plugin = _plugin(syntax)
+    _plugin(syntax)
     _check(data, syntax)
+
+
+def stored_values(data: pydicom.Dataset, frame: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Stored values (H, W) of a frame, and which of them are padding: bool (H, W) or None.
+
+    Of a colour image (H, W, 3), which is RGB. Bits above BitsStored are cut off. The file has
+    passed :func:`check`.
+
+    Raises
+    ------
+    Unusable
+        If other bits are used than the header says, or a compressed frame cannot be decoded.
+    Exception
+        Of many kinds, if the pixels are damaged.
+    """
+    syntax = _syntax(data)
+    plugin = _plugin(syntax)
     try:
         # Bits above BitsStored are cut off below: padding may use them.
         stored = pydicom.pixels.pixel_array(

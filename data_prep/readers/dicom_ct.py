@@ -142,6 +142,7 @@ class _Pixels:
                 if self._path != piece.path:
                     self._data = pydicom.dcmread(piece.path, force=True)
                     self._path = piece.path
+                    _dicom_pixels.check(self._data)
                 stored, padding = _dicom_pixels.stored_values(self._data, piece.frame)
         except Unusable as error:
             raise Unusable(f"{piece.path.name}: {error}") from error

@@ -76,8 +76,9 @@ def data_set(values: np.ndarray, bits: int, allocated: int, signed: bool, how: s
         kind = f"{order}{'i' if signed else 'u'}{allocated // 8}"
         planar = values.ndim == 3 and data.PlanarConfiguration and how not in PACKED
         content = (np.moveaxis(values, 2, 0) if planar else values).astype(kind).tobytes()
+    colours = data.PhotometricInterpretation
     if how in PACKED:
-        frame = content if syntax == uid.RLELossless else _pack(values, bits, how)
+        frame = content if syntax == uid.RLELossless else _pack(values, bits, how, colours)
         data.PixelData = encapsulate([frame])
         if syntax == uid.RLELossless:
             data.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
@@ -90,15 +91,24 @@ def data_set(values: np.ndarray, bits: int, allocated: int, signed: bool, how: s
     return data
 
 
-def _pack(values: np.ndarray, bits: int, how: str) -> bytes:
+def _pack(values: np.ndarray, bits: int, how: str, colours: str = "RGB") -> bytes:
     """One frame, by imagecodecs; JPEG knows no sign: the bits stored alone are kept."""
     stored = (values & ((1 << bits) - 1)).astype("u1" if bits <= 8 else "u2")
     if how.startswith("JPEG lossless"):
         space = {"colorspace": "RGB", "outcolorspace": "RGB"} if values.ndim == 3 else {}
         predictor = 1 if how.endswith("SV1") else 6
-        return imagecodecs.jpeg8_encode(
+        frame = imagecodecs.jpeg8_encode(
             stored, lossless=True, predictor=predictor, bitspersample=bits, **space
         )
+        if values.ndim == 3 and colours != "RGB":  # components without names
+            for old, new in (
+                (b"Adobe", b"Other"),
+                (b"R\x11\0G\x11\0B\x11\0", b"\1\x11\0\2\x11\0\3\x11\0"),
+                (b"\x03R\0G\0B\0", b"\x03\1\0\2\0\3\0"),
+            ):
+                assert frame.count(old) == 1
+                frame = frame.replace(old, new)
+        return frame
     if how == "JPEG-LS":
         return imagecodecs.jpegls_encode(stored)
     if how == "HTJ2K":
@@ -302,6 +312,11 @@ def colours(folder: pathlib.Path, plain: Iterable[str]) -> Tally:
             data.PixelData = packed.tobytes()
             data["PixelData"].VR = "OB" if how != "implicit" else "OW"
         compare(tally, f"{space} planes {planar} {how}", file(data, how), rgb, 3)
+    for how in PACKED:
+        rgb = picture(8, colours=True).astype(np.uint8)
+        ybr = pydicom.pixels.convert_color_space(rgb, "RGB", "YBR_FULL").astype(np.int64)
+        data = data_set(ybr, 8, 8, False, how, PhotometricInterpretation="YBR_FULL")
+        compare(tally, f"YBR_FULL {how}", file(data, how), rgb, 3)
     for bits, mct in itertools.product((8, 12, 16), (True, False)):
         values = picture(bits, colours=True)
         data = data_set(values, bits, 8 if bits == 8 else 16, False, "JPEG 2000")

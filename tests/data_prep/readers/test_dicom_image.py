@@ -422,6 +422,22 @@ def test_compressed_frames_that_do_not_fit(tmp_path, syntax):
             grey(compressed(tmp_path / "a.dcm", syntax, frames, image))
 
 
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_frames_of_a_compressed_film(tmp_path, fragments):
+    film = np.stack([texture(i) for i in range(3)])
+    frames = [imagecodecs.jpegls_encode(image) for image in film]
+    if fragments == 1:  # as JP2 files, which some writers put there
+        frames = [imagecodecs.jpeg2k_encode(image, level=0, codecformat="jp2") for image in film]
+    path = write_dicom(tmp_path / "a.dcm", film)
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = JPEGLSLossless if fragments > 1 else JPEG2000Lossless
+    data.PixelData = pydicom.encaps.encapsulate(frames, fragments_per_frame=fragments)
+    data["PixelData"].is_undefined_length = True
+    data.save_as(path)
+    for number, image in enumerate(film):
+        np.testing.assert_array_equal(grey(path, number)[0], image)
+
+
 def test_adobes_marker_says_the_colours(tmp_path):
     rgb = np.stack([texture(i) for i in (1, 2, 3)], axis=-1)
     frame = imagecodecs.jpeg8_encode(rgb, level=99, colorspace="RGB", outcolorspace="RGB")
