@@ -187,36 +187,29 @@ class Table:
         return self
 
     def _row(self, number: int, line: int, cells: list[str]) -> Row:
-        where, count = _place(number, line), len(self.headings)
+        def faulty(problem: str, remedy: str, column: str = "") -> TableError:
+            return TableError(self.path, _place(number, line), problem, remedy, column=column)
+
+        count, quote = (
+            len(self.headings),
+            f"put text with {_named(self.separator)} in double quotes",
+        )
         if len(cells) != count:
-            raise TableError(
-                self.path,
-                where,
-                f"has {len(cells)} fields, but there are {count} headings",
-                f"put text with {_named(self.separator)} in double quotes, and fill in what is cut",
-            )
+            problem = f"has {len(cells)} fields, but there are {count} headings"
+            raise faulty(problem, f"{quote}, and fill in what is cut")
         for column, cell in zip(self.headings, cells, strict=True):
             breaks = len(_LINE_ENDS.findall(cell))
             if breaks and cell.count(self.separator) == breaks * (count - 1):
-                raise TableError(
-                    self.path,
-                    where,
-                    "holds further rows, since a double quote is opened and not closed",
-                    "close it, or take the line breaks out of the text",
-                    column=column,
-                )
+                problem = "holds further rows, since a double quote is opened and not closed"
+                raise faulty(problem, "close it, or take the line breaks out of the text", column)
+        if sum(cell.count('"') % 2 for cell in cells) > 1:  # text cut at a separator within quotes
+            raise faulty("has single double quotes in two fields", quote)
         if heading(cells[0]) == self.headings[0] and list(map(heading, cells)) == self.headings:
-            problem, remedy = "repeats the headings", "take the row out"
-            raise TableError(self.path, where, problem, remedy)
+            raise faulty("repeats the headings", "take the row out")
         # Text below no heading is what an unquoted separator has moved there; only the first
         # column may be without, as pandas writes the numbers of rows.
         if any(cells[place] for place in range(1, count) if not self.headings[place]):
-            raise TableError(
-                self.path,
-                where,
-                "has text in a column without a heading",
-                f"put text with {_named(self.separator)} in double quotes, or name the column",
-            )
+            raise faulty("has text in a column without a heading", f"{quote}, or name the column")
         return Row(self, number, line, cells)
 
 

@@ -59,6 +59,7 @@ def refused(tmp_path, content, *said):
         (f"{HEAD}\na,良性,c\n".encode("gb18030"), ["line 2", "UTF-8"]),
         (f"{HEAD}\na,b,c\n".encode("utf-16-le"), ["line 1", "control character"]),
         (b"\xff\xfep\x00\x00\xd8", ["UTF-16"]),
+        (f'{HEAD}\na"Mass, benign",c\n', ["row 2", "double quotes in two fields"]),
         (b"PK\x03\x04 and so on", ["spreadsheet", "save it as CSV"]),
         (b"\xd0\xcf\x11\xe0 and so on", ["spreadsheet", "save it as CSV"]),
         (f"# made by Anna, 3 May\n{HEAD}\na,b,c\n", ["row 1", "'#'"]),
@@ -385,3 +386,31 @@ class TestOthers:
         (tmp_path / "a_points.xlsx").write_bytes(b"PK\x03\x04")
         with pytest.raises(Unusable, match="spreadsheet"):
             lesions(tmp_path)
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_one_wrong_character_changes_one_cell_or_is_refused(tmp_path, quoted):
+    """No separator, quote or line end too many or too few moves or loses text in silence."""
+    mark = '"' if quoted else ""
+    cells = [("1.png", "pos", "p1"), ("2.png", "Mass, benign", "p2"), ("3.png", "neg", "p3")]
+    lines = [[f'"{c}"' if "," in c else f"{mark}{c}{mark}" for c in row] for row in cells]
+    whole = "\n".join([HEAD, *(",".join(line) for line in lines)]) + "\n"
+    outcomes = []
+    for place in range(len(whole) + 1):
+        changed = [whole[:place] + whole[place + 1 :]]
+        changed += [whole[:place] + extra + whole[place:] for extra in ',"\n;\t|\ufeff\x85']
+        for content in changed:
+            try:
+                table = read(tmp_path, content).require("path", "label", "subject")
+            except tables.TableError:
+                outcomes.append("refused")
+                continue
+            found = [tuple(row.values()) for row in table.rows]
+            assert len(found) == len(cells), content
+            wrong = sum(
+                a != b for one, other in zip(cells, found, strict=True)
+                for a, b in zip(one, other, strict=True)
+            )  # fmt: skip
+            assert wrong <= 1, content
+            outcomes.append("read")
+    assert outcomes.count("refused") > 200 and outcomes.count("read") > 200
