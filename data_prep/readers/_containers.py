@@ -1,14 +1,17 @@
-"""Whether a video file ends before its content does, by the sizes that its container states.
+"""Whether a video file is cut off or damaged, by the sizes that its container states.
 
 Sizes, not times: a recording may begin late, pause, or lack frames that the capture card dropped,
 and is whole all the same.
 """
 
+import collections
+import dataclasses
 import pathlib
 import struct
 from typing import BinaryIO
 
-SEGMENT, CLUSTER = 0x18538067, 0x1F43B675  # Matroska
+SEGMENT, CLUSTER, GROUP, BLOCK, SIMPLE_BLOCK = 0x18538067, 0x1F43B675, 0xA0, 0xA1, 0xA3  # Matroska
+NO_CONTENT = 4  # bytes of a block before its content
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 MXF_PARTITION = bytes.fromhex("060e2b34020501010d0102010102")
 FLV_TAGS = (8, 9, 18)
@@ -19,8 +22,24 @@ AVI_SLACK = 8  # bytes that writers count too much, and less than one entry of t
 NO_END = (0, 0xFFFFFFFF)  # sizes of a recorder that was not stopped
 
 
-def is_cut(path: pathlib.Path, container: str) -> bool | None:
-    """Whether bytes are missing at the end; None where the file does not say it.
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """What the sizes in a file say.
+
+    Attributes
+    ----------
+    is_cut : bool or None
+        Bytes are missing, or sizes do not fit; None where the file does not say it.
+    counts : frozenset of int
+        Packets of each of its streams, where they can be counted without reading them.
+    """
+
+    is_cut: bool | None = None
+    counts: frozenset[int] = frozenset()
+
+
+def structure(path: pathlib.Path, container: str) -> Structure:
+    """Follow the sizes that a container states from the beginning of a file to its end.
 
     Parameters
     ----------
@@ -31,11 +50,13 @@ def is_cut(path: pathlib.Path, container: str) -> bool | None:
     size = path.stat().st_size
     with path.open("rb") as file:
         if container == "mpegts":  # packets of one of the usual sizes
-            return all(size % packet for packet in (188, 192, 204))
+            return Structure(all(size % packet for packet in (188, 192, 204)))
+        if "matroska" in container:
+            return _matroska(file, size)
         for name, test in TESTS.items():
             if name in container.split(","):
-                return test(file, size)
-    return None
+                return Structure(test(file, size))
+    return Structure()
 
 
 def _mp4(file: BinaryIO, size: int) -> bool | None:
@@ -65,28 +86,37 @@ def _avi(file: BinaryIO, size: int) -> bool | None:
     return place > size + AVI_SLACK
 
 
-def _matroska(file: BinaryIO, size: int) -> bool | None:
-    """Elements one after the other; into those of unknown size, which live recordings have."""
-    place = 0
-    while place < size:
+def _matroska(file: BinaryIO, size: int) -> Structure:
+    """Elements one after the other, into the segment and its clusters.
+
+    FFmpeg leaves out what it cannot follow, and with it frames, without a word.
+    """
+    place, end, counts = 0, size, collections.Counter()
+    while place < end:
         file.seek(place)
-        head = file.read(12)
+        head = file.read(20)
         wide = 9 - head[0].bit_length()
         if wide > 4 or len(head) <= wide or not head[wide]:
-            return len(head) < 12
+            return Structure(True)
         name = int.from_bytes(head[:wide], "big")
         digits = 9 - head[wide].bit_length()
-        stated = head[wide : wide + digits]
-        length = int.from_bytes(stated, "big") & (1 << 7 * digits) - 1
+        length = int.from_bytes(head[wide : wide + digits], "big") & (1 << 7 * digits) - 1
         place += wide + digits
-        if length == (1 << 7 * digits) - 1:
-            if name not in (SEGMENT, CLUSTER):
-                return None
-            continue
-        place += length
-        if name == SEGMENT:
-            break
-    return place > size
+        is_open = length == (1 << 7 * digits) - 1  # live recordings do not know it
+        if name == SEGMENT and not is_open:
+            end = place + length
+            if end > size:
+                return Structure(True)
+        if name in (BLOCK, SIMPLE_BLOCK) and length > NO_CONTENT:
+            track = head[wide + digits]  # or its first byte, where it has more
+            if track & 0x7F == 0:
+                return Structure(True)
+            counts[track] += 1
+        if name not in (SEGMENT, CLUSTER, GROUP):
+            if is_open:
+                return Structure(True)
+            place += length
+    return Structure(place != end, frozenset(counts.values()))
 
 
 def _flv(file: BinaryIO, size: int) -> bool | None:
@@ -132,5 +162,5 @@ def _mxf(file: BinaryIO, size: int) -> bool | None:
     return footer >= size if footer else None
 
 
-TESTS = {"mov": _mp4, "avi": _avi, "matroska": _matroska, "flv": _flv, "asf": _asf}
+TESTS = {"mov": _mp4, "avi": _avi, "flv": _flv, "asf": _asf}
 TESTS |= {"ogg": _ogg, "mxf": _mxf}

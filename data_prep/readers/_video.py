@@ -113,9 +113,10 @@ def scan(path: pathlib.Path) -> Index:
             pts.append(packet.pts)
             runs.append(run)
             is_doubtful |= packet.size <= NO_FRAME
-        ends_early = _containers.is_cut(path, container.format.name)
+        stated = _containers.structure(path, container.format.name)
         more = max(0, stream.frames - read)
-        is_cut |= bool(more) if ends_early is None else ends_early
+        is_cut |= bool(more) if stated.is_cut is None else stated.is_cut
+        is_cut |= bool(stated.counts) and read not in stated.counts
         base, rate = stream.time_base or Fraction(1, 1000), stream.average_rate
         if not pts:
             raise Unusable("no frame of the video can be read")

@@ -7,6 +7,8 @@ from data_prep.readers._images import Unusable
 ONE = 1 << 16  # in a display matrix
 NEARLY = ONE // 64  # of an element of the matrix: one degree
 LIMITED = 1  # AVCOL_RANGE_MPEG
+HIGH_RANGE = (16, 18)  # AVCOL_TRC_SMPTE2084, AVCOL_TRC_ARIB_STD_B67
+UNMAPPED = "of high dynamic range: its levels were used as stored"
 NO_TURN = (1, 0, 0, 1)
 INTERLACED = "interlaced: both fields of a frame were used as one"
 OPACITY = "an opacity channel was left out"
@@ -48,8 +50,20 @@ def turn(frame) -> tuple[int, int, int, int]:
 
 
 def notes(frame, stream) -> tuple[str, ...]:
-    """What was changed for a frame's pixels, and what of its looks they do not carry."""
+    """What was changed for a frame's pixels, and what of its looks they do not carry.
+
+    Raises
+    ------
+    Unusable
+        If a mere tag asks for a turn.
+    """
     found = [TURNED] if turn(frame) != NO_TURN else []
+    tags = {name.lower(): text.strip() for name, text in stream.metadata.items()}
+    if not found and tags.get("rotate", "0") not in ("", "0", "360"):
+        raise Unusable(
+            f"a tag asks for a turn by {tags['rotate']} degrees, which not all programs obey: "
+            "convert the video with its frames turned"
+        )
     pixel_shape = stream.sample_aspect_ratio
     if pixel_shape not in (None, 0, 1):
         shape = f"{pixel_shape.numerator}:{pixel_shape.denominator}"
@@ -58,7 +72,9 @@ def notes(frame, stream) -> tuple[str, ...]:
         found.append(RAW)
     if frame.interlaced_frame:
         found.append(INTERLACED)
-    apart = stream.metadata.get("alpha_mode") == "1"  # VP8 and VP9: not decoded with the frame
+    if frame.color_trc in HIGH_RANGE:
+        found.append(UNMAPPED)
+    apart = tags.get("alpha_mode") == "1"  # VP8 and VP9: not decoded with the frame
     if apart or any(component.is_alpha for component in frame.format.components):
         found.append(OPACITY)
     return tuple(found)

@@ -143,7 +143,7 @@ def sweep_colours(folder, quick=False):
         ("ffv1", "mkv", "yuva444p", 2),
         ("libx264", "mp4", "yuv420p", 3),
         ("libx264", "mov", "yuv444p10le", 2),
-        ("libx265", "mkv", "yuv420p10le", 4),
+        ("libx264", "mkv", "yuv420p10le", 4),
         ("libvpx-vp9", "webm", "yuv444p", 2),
         ("ffvhuff", "avi", "yuv422p", 3),
     ]

@@ -371,7 +371,39 @@ def test_what_pixels_do_not_say_is_said(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mov", "a.wmv"])
+@pytest.mark.parametrize("live", ["0", "1"])
+def test_a_hole_in_matroska_is_found(tmp_path, live):
+    path = write_video(tmp_path / "a.mkv", frames=40, g=4, container={"live": live})
+    content = path.read_bytes()
+    assert len(read(only(path))) == 40
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size][8:30:7]
+    for place in places:  # the element that holds a frame
+        path.write_bytes(content[:place] + bytes(40) + content[place + 40 :])
+        with pytest.raises(Unusable, match="cut off or damaged"):
+            read(only(path))
+
+
+def test_a_tag_that_asks_for_a_turn_is_refused(tmp_path):
+    path = write_video(tmp_path / "plain.mkv", frames=3)
+    for degrees, is_refused in (("90", True), ("0", False)):
+        target = tmp_path / degrees / "a.mkv"
+        target.parent.mkdir()
+        with av.open(str(path)) as source, av.open(str(target), "w") as output:
+            stream = output.add_stream_from_template(source.streams.video[0])
+            stream.metadata["ROTATE"] = degrees
+            for packet in source.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    output.mux(packet)
+        if is_refused:
+            with pytest.raises(Unusable, match="asks for a turn by 90 degrees"):
+                read(only(target))
+        else:
+            assert len(read(only(target))) == 3
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mov", "a.wmv", "a.mkv"])
 def test_what_was_appended_to_a_file_is_no_cut(tmp_path, name):
     codec = {"a.wmv": "wmv2", "a.avi": "mpeg4"}.get(name, "libx264")
     path = write_video(tmp_path / name, frames=9, codec=codec, rate=25)
