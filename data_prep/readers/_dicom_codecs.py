@@ -25,7 +25,7 @@ JPEG_2000 = (
     uid.HTJ2KLosslessRPCL,
     uid.HTJ2K,
 )
-END = b"\xff\xd9"
+END, FILLING = b"\xff\xd9", b"\0\xff"  # what may lie behind the end
 DECODER_DEPENDENCIES = {syntax: ("imagecodecs",) for syntax in (*JPEG, *JPEG_LS, *JPEG_2000)}
 
 
@@ -57,7 +57,7 @@ def decode(frame: bytes, runner: DecodeRunner) -> bytes:
     found = _size_2000(frame) if runner.transfer_syntax in JPEG_2000 else _size(frame)
     if found != size:
         raise ValueError(f"a frame of {found} instead of {size}")
-    if runner.transfer_syntax not in JPEG_2000 and frame.rstrip(b"\0")[-2:] != END:
+    if runner.transfer_syntax not in JPEG_2000 and frame.rstrip(FILLING)[-2:] != END:
         raise ValueError("cut off")  # libjpeg would fill it up in silence
     if runner.transfer_syntax in JPEG:
         # One and the same space in and out: no conversion.

@@ -185,7 +185,9 @@ def _is_whole(data: pydicom.Dataset) -> bool:
         pieces = _fragments(data)
     except Exception:  # damaged lengths raise many kinds
         return False
-    return bool(pieces) and pieces[0].startswith(STARTS) and pieces[-1].rstrip(b"\0")[-2:] == END
+    return (
+        bool(pieces) and pieces[0].startswith(STARTS) and pieces[-1].rstrip(b"\0\xff")[-2:] == END
+    )
 
 
 def _padding(data: pydicom.Dataset, stored: np.ndarray) -> np.ndarray | None:

@@ -38,8 +38,9 @@ PACKED = {
     "JPEG lossless SV1": uid.JPEGLosslessSV1,
     "JPEG-LS": uid.JPEGLSLossless,
     "JPEG 2000": uid.JPEG2000Lossless,
-    "HTJ2K": uid.HTJ2KLossless,
 }
+if hasattr(imagecodecs, "htj2k_encode"):  # since 2026
+    PACKED["HTJ2K"] = uid.HTJ2KLossless
 
 
 def picture(bits: int, signed: bool = False, colours: bool = False) -> np.ndarray:
@@ -442,4 +443,4 @@ def test_no_dicom_image_is_read_otherwise(tmp_path):
     tallies = sweep(tmp_path, ("implicit", "big-endian"))
     for tally in tallies:
         assert tally.different == [], str(tally)
-    assert [tally.agreed > 60 for tally in tallies] == [True] * 3
+    assert [tally.agreed > 40 for tally in tallies] == [True] * 3
