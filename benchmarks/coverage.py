@@ -8,7 +8,8 @@ two methods see the same units, so their scores go together. For each number of 
 * coverage: the share of studies whose nominal 95 % interval holds the true value, for the AUC, for
   sensitivity at a false positive rate and at a rate of false positives per image (FROC), for the
   mean of an error, and for the difference of two methods in each of them; for the AUC also where
-  only a quarter of the subjects (two at least) show positives, each more or less clearly;
+  only a quarter of the subjects (two at least) show positives, each more or less clearly; and for
+  AUC, sensitivity and FROC of methods that are nearly perfect;
 * false positives: the share of studies in which a paired test finds a difference (p < .05) between
   two methods that are equally good.
 
@@ -42,7 +43,9 @@ TESTS = ("DeLong, units", "paired t, units", "Wilcoxon, units", "Wilcoxon, subje
 Simulation = Callable[[np.random.Generator, int, float], list[resampling.VectorStatistic]]
 
 
-def scores(rng: np.random.Generator, subjects: int, gap: float) -> tuple[np.ndarray, ...]:
+def scores(
+    rng: np.random.Generator, subjects: int, gap: float, good: float = 1.2
+) -> tuple[np.ndarray, ...]:
     """Labels (S, U), and scores (2, S, U) of two methods that go together; ``gap``: the second is
     so much better at telling the classes apart."""
     units = FLAGS.units
@@ -52,13 +55,13 @@ def scores(rng: np.random.Generator, subjects: int, gap: float) -> tuple[np.ndar
         0, np.sqrt((1 - share) / 2), (subjects, units)
     )
     own = rng.normal(0, np.sqrt((1 - share) / 2), (2, subjects, units))
-    quality = np.array([1.2, 1.2 + gap])[:, None, None]
+    quality = np.array([good, good + gap])[:, None, None]
     return labels, common + own + quality * labels
 
 
-def area(rng: np.random.Generator, subjects: int, gap: float) -> list:
+def area(rng: np.random.Generator, subjects: int, gap: float, good: float = 1.2) -> list:
     """AUC, and sensitivity at a false positive rate."""
-    labels, both = scores(rng, subjects, gap)
+    labels, both = scores(rng, subjects, gap, good)
     members = np.repeat(np.arange(subjects), labels.shape[1])
     return [roc.weighted(labels.ravel(), s.ravel(), members, (RATE,)) for s in both]
 
@@ -78,6 +81,20 @@ def rare(rng: np.random.Generator, subjects: int, gap: float) -> list:
     # Nobody's positives are taken for negatives: those units are not there.
     shown = (labels > 0) | (np.arange(labels.shape[1]) % 3 != 0)
     return [roc.weighted(labels[shown], s[shown], members[shown.ravel()], (), (1.0,)) for s in both]
+
+
+def near_one(rng: np.random.Generator, subjects: int, gap: float) -> list:
+    """AUC and sensitivity of nearly perfect methods."""
+    return area(rng, subjects, gap, 3.5)
+
+
+def nearly_all(rng: np.random.Generator, subjects: int, gap: float) -> list:
+    """Share of units that are right, in subjects whose units are often alike."""
+    shares = np.array([0.97, 0.97 + gap / 30])[:, None, None]
+    subject, unit = rng.random((subjects, 1)), rng.random((subjects, 4))
+    right = np.where(rng.random((2, subjects, 4)) < 0.7, subject, unit) < shares
+    values = right.mean(axis=2)
+    return [lambda weights, v=v: (weights @ v / weights.sum(axis=1))[:, None] for v in values]
 
 
 def free_response(rng: np.random.Generator, subjects: int, gap: float) -> list:
@@ -114,6 +131,12 @@ KINDS: dict[str, tuple[Simulation, tuple[str, ...], tuple[float, float]]] = {
         (f"sensitivity at {PER_IMAGE:g} FP", f"area to {PER_IMAGE:g} FP"),
         (0.0, 1.0),
     ),
+    "near one": (
+        near_one,
+        (f"sensitivity at FPR {RATE:g}, near 1", "AUC, near 1"),
+        (0.0, 1.0),
+    ),
+    "nearly all": (nearly_all, ("share, near 1",), (0.0, 1.0)),
     "error": (error, ("mean error",), (0.0, np.inf)),
 }
 
@@ -139,13 +162,14 @@ def coverage(
         rng = np.random.default_rng([FLAGS.seed, study])
         statistics = dict(enumerate(simulate(rng, subjects, gap)))
         drawn = resampling.resample(statistics, subjects, draws=FLAGS.draws, seed=study)
-        gaps = drawn[0].minus(drawn[1])
         few = showing(subjects) if simulate is rare else subjects
         sides = {"positives": few, "negatives": subjects}
+        drawn = {name: family.with_limits(each, limits, sides) for name, each in drawn.items()}
+        gaps = drawn[0].minus(drawn[1])
         ways = (
             (drawn[0].intervals(), gaps.intervals(), 0.0),
             (
-                family.student(drawn[0], limits, sides=sides),
+                family.student(drawn[0], sides=sides),
                 family.student(gaps, sides=sides),
                 family.least_p(few),
             ),

@@ -235,7 +235,8 @@ def _results(app: ModuleType, card: Mapping) -> list[str]:
     counts = card["data"]
     return [
         f"<p>On the {counts['examples']['test']} test {_text(app.UNIT)}s, with 95 % intervals by "
-        f"bootstrap over {counts['subjects']['test']} subjects.</p>",
+        f"bootstrap over {counts['subjects']['test']} subjects; near an end of a measure's range "
+        "Clopper and Pearson's limits, by subjects.</p>",
         _table(("", *card["metrics"]), metric_rows(card["metrics"])),
         *(f"<p class='caution'>Caution: {_text(c)}.</p>" for c in _cautions(card)),
         "<h2>Is the difference real?</h2>",

@@ -1,7 +1,7 @@
 """What the apps that end in a curve (FROC, ROC) share: tables of intervals and of differences."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from medxfer.evaluation.intervals import Interval
 from medxfer.evaluation.resampling import Analysis
@@ -55,7 +55,7 @@ def course(name: str, history: Sequence[Mapping]) -> dict[str, tuple]:
     return {"learning_curves": (figures.learning_curves({name: values}), caption)}
 
 
-def pairs_of(analysis: Analysis, merits: tuple[str, ...]) -> dict[str, list[Pair]]:
+def pairs_of(analysis: Analysis, merits: Iterable[str]) -> dict[str, list[Pair]]:
     """Figure of merit -> every pair of methods."""
     found: dict[str, list[Pair]] = {merit: [] for merit in merits}
     for each in analysis.differences:

@@ -31,6 +31,13 @@ UNKNOWN = (float("nan"), float("nan"))
 #: Prediction and reference of thickness, in two ways, as columns of a table.
 THICKNESSES = ("thickness_mm", "polyline_thickness_mm")
 INPUT = "image"
+#: Range of every measure.
+LIMITS: dict[str, intervals.Limits] = {
+    "lumen_intima_error_um": intervals.SIZE,
+    "media_adventitia_error_um": intervals.SIZE,
+    "thickness_error_mm": intervals.SIZE,
+    "thickness_bias_mm": intervals.ANY,
+}
 #: Figures of runs that a study shows.
 STUDY_FIGURES = {
     "map_median": "the region of middle error, its confidence maps with the row of highest "
@@ -243,7 +250,7 @@ def metrics(results: Sequence[Result], seed: int = 0) -> dict[str, intervals.Int
     subjects = [result.subject for result in results]
     measures = errors(results) | _biases(results)
     return {
-        name: intervals.bootstrap(intervals.mean(values), subjects, seed=seed)
+        name: intervals.bootstrap(intervals.mean(values), subjects, seed=seed, limits=LIMITS[name])
         for name, values in measures.items()
     }
 

@@ -18,7 +18,7 @@ from medxfer import outputs
 from medxfer.apps import _curves, _phantom
 from medxfer.apps._classification_images import collect, describe, predict, raw_inputs
 from medxfer.evaluation import classification as measures
-from medxfer.evaluation.intervals import Interval
+from medxfer.evaluation.intervals import SHARE, Interval
 
 __all__ = ["collect", "describe", "predict", "raw_inputs"]
 
@@ -301,7 +301,7 @@ def study_measures(methods: Mapping[str, Sequence[Images]]):
 
     return Measures(
         names, measures.AUC, True, statistics, len(set(images.subjects)), tests, names[:4],
-        (0.0, 1.0), sides,
+        (SHARE,) * len(names), sides,
     )  # fmt: skip
 
 

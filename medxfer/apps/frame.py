@@ -27,7 +27,7 @@ CLASSES = ("uninformative", "informative")
 UNIT = "frame"
 INPUT = "video"
 RATES = (0.1, 0.15, 0.2)  # false positive rates at which the paper compares
-MERITS = (*(f"sensitivity at FPR {rate:g}" for rate in RATES), "AUC")
+MERITS = roc.merits(RATES)  # names and ranges
 CROPS = 20  # of a frame when it is scored
 SHOWN = 4  # frames of each kind in the figure of examples
 

@@ -33,6 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from medxfer.evaluation import resampling, roc
+from medxfer.evaluation.intervals import SHARE
 from medxfer.evaluation.resampling import Analysis, VectorStatistic
 
 AUC, BALANCED, F1, ACCURACY, ECE = "AUC", "balanced accuracy", "macro F1", "accuracy", "ECE"
@@ -195,8 +196,38 @@ def analyse(
     """
     statistics = {name: weighted(labels, found, subjects) for name, found in methods.items()}
     clusters = len(np.unique(np.asarray(subjects)))
-    drawn = resampling.resample(statistics, clusters, draws=draws, seed=seed)
-    return resampling.analyse(drawn, merits(classes, np.ndim(labels) == 2), level=level)
+    names, rests = merits(classes, np.ndim(labels) == 2), _rests(labels, subjects, classes)
+    drawn = {
+        name: sample.of([SHARE] * len(names), rests)
+        for name, sample in resampling.resample(
+            statistics, clusters, draws=draws, seed=seed
+        ).items()
+    }
+    return resampling.analyse(drawn, names, level=level)
+
+
+def _rests(
+    labels: ArrayLike, subjects: Sequence[str] | ArrayLike, classes: Sequence[str]
+) -> list[int]:
+    """On how many subjects each of :func:`merits` rests.
+
+    A sensitivity on those that show its class; an area, and a mean over classes, on the fewest that
+    show or lack one, of classes that have both.
+    """
+    labels, subjects = np.asarray(labels), np.asarray(subjects)
+    multilabel = labels.ndim == 2
+    truth = labels.astype(bool) if multilabel else labels[:, None] == np.arange(len(classes))
+    sides = [
+        tuple(roc.two_sides(column, subjects, "with", "without").values()) for column in truth.T
+    ]
+    showing = [max(1, side[0]) for side in sides]
+    either = [max(1, min(side)) for side in sides]
+    everyone = len(np.unique(subjects))
+    mean = min((min(side) for side in sides if min(side)), default=everyone)
+    found = [everyone if name in (ACCURACY, ECE, EXACT) else mean for name in summary(multilabel)]
+    if len(classes) <= PER_CLASS:
+        found += (either if multilabel or len(classes) > 2 else []) + showing
+    return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -247,7 +278,8 @@ def reliability(
         return _ratio(sums[:, :BINS], sums[:, BINS:])
 
     drawn = resampling.resample({"": statistic}, len(table), draws=draws, seed=seed)[""]
-    bars = drawn.intervals()
+    shown = np.count_nonzero(by_subject @ members, axis=0)
+    bars = drawn.of([SHARE] * BINS, np.maximum(shown, 1).tolist()).intervals()
     counts, right, gap = (part.sum(axis=0) for part in (members, right, gaps))
     return Reliability(
         counts.astype(np.int64),

@@ -34,7 +34,7 @@ from scipy import special
 
 from medxfer.evaluation import resampling
 from medxfer.evaluation.compare import holm
-from medxfer.evaluation.intervals import FEW_CLUSTERS, Interval
+from medxfer.evaluation.intervals import ANY, FEW_CLUSTERS, ROUNDING, Interval, Limits
 from medxfer.evaluation.resampling import VectorStatistic, bars_disjoint
 
 ALPHA = 0.05
@@ -44,9 +44,6 @@ RULES = {
     BARS: "the 95 % error bars do not overlap",
     PAIRED: "paired test on the same subjects, Holm-adjusted p < .05",
 }
-
-#: Differences below are rounding: means of equal numbers are not always equal.
-_ROUNDING = 1e-12
 
 #: What a test subject may show -> number of subjects that do; two of them, or none.
 Sides = Mapping[str, int]
@@ -142,7 +139,7 @@ def analyse(
     *,
     pairs: Iterable[tuple[str, str]] | None = None,
     tests: Tests | None = None,
-    limits: tuple[float, float] = (-np.inf, np.inf),
+    limits: Limits | Sequence[Limits] = ANY,
     sides: Sides | None = None,
     draws: int | None = None,
     seed: int = 0,
@@ -160,8 +157,8 @@ def analyse(
         Default: every two.
     tests : callable, optional
         Further tests of a pair at a figure of merit.
-    limits : (low, high)
-        Between which all figures of merit lie; intervals end there.
+    limits : (low, high), or one for each figure of merit
+        Between which it lies; intervals end there.
     sides : mapping, optional
         Of figures that compare two sides: what a subject may show, such as a positive unit, and
         how many subjects show it.
@@ -178,10 +175,15 @@ def analyse(
         for name, statistics in methods.items()
     }
     means = {name: mean_of(statistics) for name, statistics in methods.items()}
-    drawn = resampling.resample(means, clusters, draws=draws or DRAWS, seed=seed)
-    intervals = {name: student(sample, limits, sides=sides) for name, sample in drawn.items()}
-    gaps = {pair: student(drawn[pair[0]].minus(drawn[pair[1]]), sides=sides) for pair in pairs}
-    freedom, _ = _small_sample(clusters, sides)
+    drawn = {
+        name: with_limits(sample, limits, sides)
+        for name, sample in resampling.resample(
+            means, clusters, draws=draws or DRAWS, seed=seed
+        ).items()
+    }
+    intervals = {name: student(sample, sides=sides) for name, sample in drawn.items()}
+    samples = {pair: drawn[pair[0]].minus(drawn[pair[1]]) for pair in pairs}
+    gaps = {pair: student(sample, sides=sides) for pair, sample in samples.items()}
     found: list[Pair] = []
     for place, merit in enumerate(merits):
         tested = []
@@ -197,26 +199,33 @@ def analyse(
         for number, (first, second, difference, p) in enumerate(tested):
             own = {name: float(adjusted[name][number]) for name in p}
             apart = bars_disjoint(intervals[first][place], intervals[second][place])
-            size = _effect(difference, freedom)
+            size = _effect(difference, samples[first, second].values[:, place], sides)
             found.append(Pair(first, second, merit, difference, p, own, apart, size))
     return Family(
         tuple(merits), intervals, by_seed, found, clusters, cautions(clusters, len(pairs), sides)
     )
 
 
+def with_limits(
+    sample: resampling.Drawn, limits: Limits | Sequence[Limits], sides: Sides | None = None
+) -> resampling.Drawn:
+    """A sample with the range of its figures, one for all or one for each."""
+    count = len(sample.estimates)
+    each = np.broadcast_to(np.asarray(limits, np.float64), (count, 2))
+    rests = (fewest(sample.clusters, sides),) * count
+    return sample.of([(float(low), float(high)) for low, high in each], rests)
+
+
 def student(
-    sample: resampling.Drawn,
-    limits: tuple[float, float] = (-np.inf, np.inf),
-    level: float = 0.95,
-    sides: Sides | None = None,
+    sample: resampling.Drawn, level: float = 0.95, sides: Sides | None = None
 ) -> list[Interval]:
     """Intervals of t times the bootstrap standard error; NaN for a single subject on a side.
+
+    At the ends of a figure's range they are settled by :meth:`resampling.Drawn.settled`.
 
     Parameters
     ----------
     sample : Drawn
-    limits : (low, high)
-        Where intervals end at the latest.
     level : float
         Nominal coverage.
     sides : mapping, optional
@@ -229,10 +238,10 @@ def student(
         valid = values[~np.isnan(values)]
         if freedom and valid.size > 1 and not np.isnan(estimate):
             error = valid.std(ddof=1) * factor
-            if max(error, abs(estimate)) < _ROUNDING:
+            if max(error, abs(estimate)) < ROUNDING:
                 error = estimate = 0.0
             reach = special.stdtrit(freedom, (1 + level) / 2) * error
-            low, high = np.clip([estimate - reach, estimate + reach], *limits)
+            low, high = estimate - reach, estimate + reach
             # Where no draw differs from another, only a difference of 0 is no difference.
             t = abs(estimate) / error if error else np.inf if estimate else 0.0
             p = 2 * special.stdtr(freedom, -t)
@@ -240,7 +249,7 @@ def student(
         caution = f"no value in {lost} of {values.size} draws" if lost else ""
         numbers = map(float, (estimate, low, high, p))
         found.append(Interval(*numbers, level, sample.clusters, caution))
-    return found
+    return sample.settled(found, lambda part: student(part, level, sides))
 
 
 def fewest(clusters: int, sides: Sides | None) -> int:
@@ -263,12 +272,15 @@ def _small_sample(clusters: int, sides: Sides | None) -> tuple[float, float]:
     return float(min(clusters - 1, welch)), float(factor)
 
 
-def _effect(difference: Interval, freedom: float) -> float:
-    """The error, and so the deviation, from the width of the interval."""
-    reach = (difference.high - difference.low) / 2
-    if not reach > 0:
-        return 0.0 if difference.estimate == 0 else float("nan")
-    error = reach / special.stdtrit(freedom, (1 + difference.level) / 2)
+def _effect(difference: Interval, drawn: NDArray[np.float64], sides: Sides | None) -> float:
+    """The difference over its standard deviation, from the error by drawn differences (B,)."""
+    if np.isnan(difference.low):
+        return float("nan")
+    if difference.estimate == 0:
+        return 0.0
+    error = np.nanstd(drawn, ddof=1) * _small_sample(difference.clusters, sides)[1]
+    if error < ROUNDING:
+        return float("nan")
     return float(difference.estimate / error / np.sqrt(difference.clusters))
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medxfer.evaluation import _ladder, resampling, roc
-from medxfer.evaluation.intervals import few_on_a_side
+from medxfer.evaluation.intervals import SHARE, SIZE, Limits, few_on_a_side
 from medxfer.evaluation.marks import Marks
 from medxfer.evaluation.resampling import Analysis, Bars, VectorStatistic
 
@@ -180,6 +180,18 @@ class Merits:
             "sensitivity in all",
         )
 
+    @property
+    def limits(self) -> tuple[Limits, ...]:
+        """Range of each figure of merit, in the order of :attr:`names`."""
+        return (
+            *(SHARE for _ in self.rates),
+            *([] if self.area_to is None else [(0.0, self.area_to)]),
+            *([SHARE] if self.mean_rates else []),
+            *([SHARE] if self.jafroc else []),
+            SIZE,
+            SHARE,
+        )
+
 
 def weighted(marks: Marks, merits: Merits) -> VectorStatistic:
     """Figures of merit as a statistic of weights of the cases, in the order of ``merits.names``.
@@ -250,8 +262,10 @@ def analyse(
     clusters = len(next(iter(merged.values())).subjects)
     drawn = resampling.resample(statistics, clusters, draws=draws, seed=seed)
     settle = functools.partial(_settle, merits=merits, hold=_hold(beyond))
-    drawn = {name: settle(sample) for name, sample in drawn.items()}
     lesions = int(np.count_nonzero(next(iter(merged.values())).lesion_counts))
+    rests = [lesions] * len(merits.names)
+    rests[-2] = clusters  # false positives need no lesion
+    drawn = {name: settle(sample).of(merits.limits, rests) for name, sample in drawn.items()}
     caution = few_on_a_side(clusters, {"a lesion": lesions})
     return resampling.analyse(drawn, merits.names, level=level, bars=bars, caution=caution)
 

@@ -10,10 +10,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
+#: Lowest and highest value that a metric can have.
+Limits = tuple[float, float]
+
+ANY: Limits = (-np.inf, np.inf)
+SHARE: Limits = (0.0, 1.0)
+SIZE: Limits = (0.0, np.inf)
+
 FEW_CLUSTERS = 10
+ROUNDING = 1e-12  # differences below are rounding: means of equal numbers are not always equal
 _BLOCK = 2**21  # weights computed at once, so that memory does not grow with the draws
 
 
@@ -24,7 +33,7 @@ class Interval:
     Attributes
     ----------
     estimate, low, high : float
-        The statistic of all data; the percentile limits over the draws.
+        The statistic of all data; the limits, inside the range of the metric.
     p : float
         Two-sided bootstrap p-value of the statistic being 0, for differences; see
         :func:`bootstrap`.
@@ -65,6 +74,76 @@ def few_on_a_side(clusters: int, sides: Mapping[str, int]) -> str:
     return f"only {count} of {clusters} subjects with {shown}: the interval is likely too narrow"
 
 
+def clopper_pearson(hits: float, size: float, level: float = 0.95) -> tuple[float, float]:
+    """Exact limits of a share, ``hits`` of ``size``; both may be fractions."""
+    tail, misses = (1 - level) / 2, size - hits
+    low = special.betaincinv(hits, misses + 1, tail) if hits > 0 else 0.0
+    high = special.betaincinv(hits + 1, misses, 1 - tail) if misses > 0 else 1.0
+    return float(low), float(high)
+
+
+def touches(found: Interval, limits: Limits) -> bool:
+    """Whether an interval reaches an end of the range of a metric that has two ends."""
+    return bool(np.isfinite(limits).all() and (found.low <= limits[0] or found.high >= limits[1]))
+
+
+def within(found: Interval, error: float, subjects: int, limits: Limits) -> Interval:
+    """An interval inside the range of its metric, around its estimate.
+
+    Where an interval of the bootstrap comes nearer to an end of the range than half of its width it
+    is too short: 30 of 30 found do not vary, whatever is drawn. It is then widened to Clopper and
+    Pearson's limits for a share of so many subjects as would vary as much (Korn and Graubard,
+    Survey Methodology 24:193-201, 1998), ``subjects`` at least.
+
+    Where nothing varies among n subjects, at most ``1 - ((1 - level) / 2)**(1 / n)`` of the others
+    can differ from them, at most as far as the range goes. For all of n found this is Clopper and
+    Pearson's limit for n subjects, as if all units of a subject were one.
+
+    Parameters
+    ----------
+    found : Interval
+    error : float
+        Standard error by the bootstrap.
+    subjects : int
+        Number of those on which the metric rests, such as subjects with a lesion.
+    limits : (low, high)
+        Of the metric.
+    """
+    floor, ceiling = limits
+    low, high = found.low, found.high
+    if np.isnan(low) or subjects < 1:
+        return found
+    if np.isfinite(ceiling - floor):
+        share = min(max((found.estimate - floor) / (ceiling - floor), 0.0), 1.0)
+        inner, outer = share, share
+        if error < ROUNDING:
+            alike = ((1 - found.level) / 2) ** (1 / subjects)
+            inner, outer = share * alike, 1 - (1 - share) * alike
+        elif low - (found.estimate - low) <= floor or high + (high - found.estimate) >= ceiling:
+            # Few subjects know their own variation badly: less by the ratio of the quantiles of
+            # the normal and of Student's distribution.
+            upper = (1 + found.level) / 2
+            known = special.ndtri(upper) / special.stdtrit(max(1, subjects - 1), upper)
+            size = share * (1 - share) * ((ceiling - floor) / error * known) ** 2
+            size = max(size, subjects)
+            inner, outer = clopper_pearson(share * size, size, found.level)
+        low = min(low, floor + inner * (ceiling - floor))
+        high = max(high, floor + outer * (ceiling - floor))
+    return widened(found, max(low, floor), min(high, ceiling))
+
+
+def widened(found: Interval, low: float, high: float) -> Interval:
+    """The interval with other limits around its estimate; its p says no more than they do."""
+    low, high = min(low, found.estimate), max(high, found.estimate)
+    p, reach = found.p, found.estimate - low if found.estimate > 0 else high - found.estimate
+    if reach > 0 and (
+        low < min(found.low, found.estimate) or high > max(found.high, found.estimate)
+    ):
+        z = special.ndtri((1 + found.level) / 2) * abs(found.estimate) / reach
+        p = max(p, float(2 * special.ndtr(-z)))
+    return dataclasses.replace(found, low=float(low), high=float(high), p=p)
+
+
 def bootstrap(
     statistic: Statistic,
     subjects: Sequence[str] | ArrayLike,
@@ -72,8 +151,9 @@ def bootstrap(
     draws: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    limits: Limits = ANY,
 ) -> Interval:
-    """Percentile interval of ``statistic`` by resampling subjects.
+    """Percentile interval of ``statistic`` by resampling subjects; see :func:`within`.
 
     The draws depend on the number of subjects and ``seed`` alone, so two methods on the same units
     are compared by a statistic that subtracts one from the other (see :func:`difference`).
@@ -87,6 +167,8 @@ def bootstrap(
         The subject of every unit.
     draws, level, seed : int, float, int
         Number of draws B, nominal coverage and the seed.
+    limits : (low, high)
+        Between which the statistic lies.
 
     Notes
     -----
@@ -104,17 +186,38 @@ def bootstrap(
         raise ValueError(f"Need draws >= 1 and 0 < level < 1. Received: {draws}, {level}.")
     estimate = float(statistic(np.ones((1, member.size)))[0])
     drawn = np.concatenate([statistic(w) for w in _weights(member, len(names), draws, seed)])
+    found = percentiles(estimate, drawn, level, len(names), few(len(names)))
+    return within(found, spread(drawn, len(names)), len(names), limits)
+
+
+def percentiles(
+    estimate: float,
+    drawn: NDArray[np.float64],
+    level: float,
+    clusters: int,
+    cautions: Sequence[str] = (),
+) -> Interval:
+    """Interval of B drawn values, of which NaN are left out; a caution says how many."""
+    if not 0 < level < 1:
+        raise ValueError(f"Need 0 < level < 1. Received: {level}.")
     valid = drawn[~np.isnan(drawn)]
-    cautions = few(len(names))
-    if valid.size < draws:
-        cautions.append(f"no value in {draws - valid.size} of {draws} draws")
+    if valid.size < drawn.size:
+        cautions = [*cautions, f"no value in {drawn.size - valid.size} of {drawn.size} draws"]
     low = high = p = float("nan")
-    if valid.size:
+    if valid.size and not np.isnan(estimate):
         tail = (1 - level) / 2
         low, high = (float(q) for q in np.quantile(valid, [tail, 1 - tail]))
         fewest = min((valid <= 0).sum(), (valid >= 0).sum())
         p = min(1.0, float(2 * (1 + fewest) / (valid.size + 1)))
-    return Interval(estimate, low, high, p, level, len(names), "; ".join(cautions))
+    return Interval(float(estimate), low, high, p, level, clusters, "; ".join(cautions))
+
+
+def spread(drawn: NDArray[np.float64], subjects: int) -> float:
+    """Standard error by drawn values (B,), raised by sqrt(n / (n - 1)) of n subjects."""
+    valid = drawn[~np.isnan(drawn)]
+    if valid.size < 2 or subjects < 2:
+        return 0.0
+    return float(valid.std(ddof=1) * np.sqrt(subjects / (subjects - 1)))
 
 
 def mean(values: ArrayLike) -> Statistic:

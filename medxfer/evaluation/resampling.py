@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from medxfer.evaluation import intervals
 from medxfer.evaluation.compare import holm
-from medxfer.evaluation.intervals import Interval, few
+from medxfer.evaluation.intervals import ANY, Interval, Limits, few
 
 VectorStatistic = Callable[[NDArray[np.integer]], NDArray[np.float64]]
 
@@ -36,18 +37,82 @@ class Drawn:
         Number of subjects drawn from.
     cautions : tuple of Q str
         What is known against each interval from the start.
+    limits : tuple of Q (low, high)
+        Range of each figure; empty: they have none.
+    rests : tuple of Q int
+        Number of subjects on which each figure rests; empty: on all.
+    parts : (Drawn, Drawn) or None
+        Of a difference: what it is the difference of.
     """
 
     estimates: NDArray[np.float64]
     values: NDArray[np.float64]
     clusters: int
     cautions: tuple[str, ...] = ()
+    limits: tuple[Limits, ...] = ()
+    rests: tuple[int, ...] = ()
+    parts: "tuple[Drawn, Drawn] | None" = None
+
+    def of(self, limits: Sequence[Limits], rests: Sequence[int] = ()) -> "Drawn":
+        """The same, with the ranges of its figures and the subjects on which they rest."""
+        return dataclasses.replace(self, limits=tuple(limits), rests=tuple(rests))
 
     def intervals(self, level: float = 0.95) -> list[Interval]:
-        """Percentile interval of every figure of merit."""
+        """Percentile interval of every figure of merit, settled at the ends of its range."""
         cautions = self.cautions or ("",) * len(self.estimates)
         columns = zip(self.estimates, self.values.T, cautions, strict=True)
-        return [_interval(e, v, level, self.clusters, caution) for e, v, caution in columns]
+        found = [
+            intervals.percentiles(
+                e, v, level, self.clusters, [*([own] if own else []), *few(self.clusters)]
+            )
+            for e, v, own in columns
+        ]
+        return self.settled(found, lambda part: part.intervals(level))
+
+    def settled(
+        self, found: Sequence[Interval], of: "Callable[[Drawn], Sequence[Interval]]"
+    ) -> list[Interval]:
+        """Intervals inside the ranges of their figures, see :func:`intervals.within`.
+
+        Where a part of a difference reaches an end of its range, the interval is widened to that
+        of the limits of both parts, which go together as the draws do (Zou and Donner, Statistics
+        in Medicine 27:1693-1702, 2008).
+
+        Parameters
+        ----------
+        found : Q intervals by the bootstrap
+        of : callable
+            Intervals of a part by the same rule.
+        """
+        size = len(self.estimates)
+        rests = self.rests or (self.clusters,) * size
+        limits = self.limits or (ANY,) * size
+        settled = [
+            intervals.within(each, intervals.spread(drawn, count), count, ends)
+            for each, drawn, count, ends in zip(found, self.values.T, rests, limits, strict=True)
+        ]
+        if not self.parts or not np.isfinite(limits).any():
+            return settled
+        first, second = self.parts
+        rows = zip(settled, of(first), of(second), limits, strict=True)
+        for place, (each, one, other, ends) in enumerate(rows):
+            if np.isnan([each.low, one.low, other.low]).any():
+                continue
+            if any(
+                intervals.touches(part, drawn.limits[place])
+                for part, drawn in ((one, first), (other, second))
+            ):
+                alike = _correlation(first.values[:, place], second.values[:, place])
+                low, high = (
+                    each.estimate + sign * np.sqrt(max(0.0, a * a - 2 * alike * a * b + b * b))
+                    for sign, a, b in (
+                        (-1, one.estimate - one.low, other.high - other.estimate),
+                        (1, one.high - one.estimate, other.estimate - other.low),
+                    )
+                )
+                low, high = max(min(low, each.low), ends[0]), min(max(high, each.high), ends[1])
+                settled[place] = intervals.widened(each, low, high)
+        return settled
 
     def with_caution(self, caution: str) -> "Drawn":
         """The same with a caution more beside every interval."""
@@ -57,7 +122,14 @@ class Drawn:
 
     def minus(self, other: "Drawn") -> "Drawn":
         """Differences on the same draws."""
-        return Drawn(self.estimates - other.estimates, self.values - other.values, self.clusters)
+        limits = tuple(
+            (low - ceiling, high - floor)
+            for (low, high), (floor, ceiling) in zip(self.limits, other.limits, strict=True)
+        )
+        return Drawn(
+            self.estimates - other.estimates, self.values - other.values, self.clusters,
+            limits=limits, rests=self.rests, parts=(self, other),
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,20 +297,10 @@ def bars_disjoint(first: Interval, second: Interval) -> bool:
     return bool(apart > 1e-12)
 
 
-def _interval(
-    estimate: float, values: NDArray[np.float64], level: float, clusters: int, caution: str
-) -> Interval:
-    """As :func:`medxfer.evaluation.intervals.bootstrap` does, from values already drawn."""
-    if not 0 < level < 1:
-        raise ValueError(f"Need 0 < level < 1. Received: {level}.")
-    cautions = [*([caution] if caution else []), *few(clusters)]
-    valid = values[~np.isnan(values)]
-    if valid.size < values.size:
-        cautions.append(f"no value in {values.size - valid.size} of {values.size} draws")
-    low = high = p = float("nan")
-    if valid.size and not np.isnan(estimate):
-        tail = (1 - level) / 2
-        low, high = (float(q) for q in np.quantile(valid, [tail, 1 - tail]))
-        fewest = min((valid <= 0).sum(), (valid >= 0).sum())
-        p = min(1.0, float(2 * (1 + fewest) / (valid.size + 1)))
-    return Interval(float(estimate), low, high, p, level, clusters, "; ".join(cautions))
+def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Of two figures over the draws; 0 where either does not vary."""
+    known = ~np.isnan(first + second)
+    first, second = first[known], second[known]
+    if first.size < 2 or min(first.std(), second.std()) < intervals.ROUNDING:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])

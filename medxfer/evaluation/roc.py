@@ -19,7 +19,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from medxfer.evaluation import _ladder, resampling
-from medxfer.evaluation.intervals import Statistic, few_on_a_side
+from medxfer.evaluation.intervals import (
+    ROUNDING,
+    SHARE,
+    Interval,
+    Limits,
+    Statistic,
+    few_on_a_side,
+    within,
+)
 from medxfer.evaluation.resampling import Analysis, Bars, VectorStatistic
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
@@ -157,6 +165,14 @@ def weighted(
     return statistic
 
 
+def merits(rates: Sequence[float], area_to: Sequence[float] = (1.0,)) -> dict[str, Limits]:
+    """Names of the figures of merit of :func:`weighted`, in its order, and their ranges."""
+    return {f"sensitivity at FPR {rate:g}": SHARE for rate in rates} | {
+        "AUC" if rate == 1 else f"partial AUC to FPR {rate:g}": (0.0, float(rate))
+        for rate in area_to
+    }
+
+
 def two_sides(
     labels: ArrayLike, subjects: Sequence[str] | ArrayLike, shown: str, other: str
 ) -> dict[str, int]:
@@ -200,15 +216,20 @@ def analyse(
     }
     clusters = len(np.unique(np.asarray(subjects)))
     drawn = resampling.resample(statistics, clusters, draws=draws, seed=seed)
-    names = [f"sensitivity at FPR {rate:g}" for rate in rates]
-    names += ["AUC" if rate == 1 else f"partial AUC to FPR {rate:g}" for rate in area_to]
-    caution = few_on_a_side(clusters, two_sides(labels, subjects, "a positive", "a negative"))
-    return resampling.analyse(drawn, names, level=level, bars=bars, caution=caution)
+    named = merits(rates, area_to)
+    sides = two_sides(labels, subjects, "a positive", "a negative")
+    rests = [min(sides.values())] * len(named)
+    drawn = {name: sample.of(named.values(), rests) for name, sample in drawn.items()}
+    caution = few_on_a_side(clusters, sides)
+    return resampling.analyse(drawn, list(named), level=level, bars=bars, caution=caution)
 
 
 @dataclasses.dataclass(frozen=True)
 class Area:
-    """Area under one curve: estimate, DeLong variance, and normal interval clipped to [0, 1]."""
+    """Area under one curve: estimate, DeLong variance, and normal interval inside [0, 1].
+
+    Without variance the interval is :func:`medxfer.evaluation.intervals.within`'s.
+    """
 
     estimate: float
     variance: float
@@ -233,9 +254,8 @@ def delong(labels: ArrayLike, scores: ArrayLike, level: float = 0.95) -> Area:
     The variance is NaN where a class has one member.
     """
     areas, covariance = delong_covariance(labels, scores)
-    half = _half_width(covariance[0, 0], level)
-    low, high = np.clip([areas[0] - half, areas[0] + half], 0, 1)
-    return Area(float(areas[0]), float(covariance[0, 0]), float(low), float(high))
+    found = _normal(labels, areas[0], covariance[0, 0], level, SHARE)
+    return Area(found.estimate, float(covariance[0, 0]), found.low, found.high)
 
 
 def delong_test(
@@ -256,11 +276,9 @@ def delong_test(
         z = estimate / sd
     else:
         z = np.nan if np.isnan(sd) else np.copysign(np.inf, estimate) if estimate else 0.0
-    half = _half_width(variance, level)
-    return AreaDifference(
-        float(estimate), float(z), float(2 * special.ndtr(-abs(z))),
-        float(estimate - half), float(estimate + half),
-    )  # fmt: skip
+    found = _normal(labels, estimate, variance, level, (-1.0, 1.0))
+    p = float(2 * special.ndtr(-abs(z)))
+    return AreaDifference(found.estimate, float(z), p, found.low, found.high)
 
 
 def delong_covariance(
@@ -286,8 +304,15 @@ def delong_covariance(
     return areas, np.atleast_2d(covariance)
 
 
-def _half_width(variance: float, level: float) -> float:
-    return float(special.ndtri((1 + level) / 2) * np.sqrt(variance))
+def _normal(
+    labels: ArrayLike, estimate: float, variance: float, level: float, limits: Limits
+) -> Interval:
+    """Normal interval that ends at its range; units are taken as independent."""
+    half = special.ndtri((1 + level) / 2) * np.sqrt(variance)
+    low, high = np.clip([estimate - half, estimate + half], *limits)
+    units = min(np.count_nonzero(labels), np.count_nonzero(np.logical_not(labels)))
+    found = Interval(float(estimate), float(low), float(high), np.nan, level, int(units))
+    return within(found, 0.0, units, limits) if half < ROUNDING else found
 
 
 def _check(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

@@ -233,8 +233,10 @@ def methods(plan: Plan, gathered: Gathered, data: Mapping) -> str:
         f"kept; test subjects took no part in training or in that choice. Figures of merit are "
         f"means over seeds on {data['examples']['test']} test units of {full.measures.clusters} "
         "subjects, with 95 % intervals of Student's t times the standard error by bootstrap over "
-        f"subjects ({families.DRAWS} draws, the same for all methods). Methods were compared in "
-        f"pairs on the same draws, with p-values adjusted by Holm's method over {pairs} pairs"
+        f"subjects ({families.DRAWS} draws, the same for all methods), near an end of a measure's "
+        "range by Clopper and Pearson's limits with the effective number of subjects. Methods "
+        "were compared in pairs on the same draws, with p-values adjusted by Holm's method over "
+        f"{pairs} pairs"
         f"{', for strategies over the comparisons with ft' if _by_strategy(gathered) else ''}."
         f"{chosen}"
     )

@@ -193,7 +193,7 @@ def difference(
             values.append(pair[0] - pair[1])
     drawn = np.array(values, np.float64)[:, None] if values else np.full((1, 1), np.nan)
     sample = resampling.Drawn(np.array([estimate], np.float64), drawn, len(names))
-    return families.student(sample, level=level)[0]
+    return families.student(sample.of([(-1.0, 1.0)]), level)[0]  # of two areas
 
 
 def _words(gain: Interval | None, chosen: str, accepted: bool) -> str:

@@ -16,6 +16,7 @@ from scipy import special
 
 from data_prep.errors import UserError
 from medxfer.evaluation import compare, family, froc, roc
+from medxfer.evaluation.intervals import SIZE, Limits
 from medxfer.evaluation.resampling import VectorStatistic
 
 MEAN_ERROR = "mean_interface_error_um"
@@ -40,8 +41,8 @@ class Measures:
         Number of test subjects.
     tests : callable or None
         Further paired tests.
-    limits : (low, high)
-        Between which all figures of merit lie.
+    limits : tuple of Q (low, high)
+        Range of each figure of merit.
     sides : dict
         Of figures that compare two sides: see :func:`medxfer.evaluation.family.analyse`.
     cautions : tuple of str
@@ -57,7 +58,7 @@ class Measures:
     clusters: int
     tests: family.Tests | None = None
     shown: tuple[str, ...] = ()
-    limits: tuple[float, float] = (-np.inf, np.inf)
+    limits: tuple[Limits, ...] = ()
     sides: family.Sides | None = None
     cautions: tuple[str, ...] = ()
 
@@ -112,8 +113,8 @@ def _free_response(app: ModuleType, methods: Methods) -> Measures:
     area = next((name for name in names if name.startswith("area")), names[0])
     sides = {"a lesion": int(np.count_nonzero(marks[0].lesion_counts)), "images": clusters}
     return Measures(
-        names, area, True, statistics, clusters, shown=names, limits=(0.0, 1.0), sides=sides,
-        cautions=_ends(merits, ends),
+        names, area, True, statistics, clusters, shown=names,
+        limits=merits.limits[: len(names)], sides=sides, cautions=_ends(merits, ends),
     )  # fmt: skip
 
 
@@ -147,10 +148,11 @@ def _roc(app: ModuleType, methods: Methods) -> Measures:
             return {}
         return {"delong": delong(labels, scores[first], scores[second])}
 
-    names = (*(f"sensitivity at FPR {rate:g}" for rate in app.RATES), "AUC")
-    count = len(set(subjects))
+    named = roc.merits(app.RATES)
+    names, count = tuple(named), len(set(subjects))
     sides = roc.two_sides(labels, subjects, "a positive unit", "a negative unit")
-    return Measures(names, "AUC", True, statistics, count, tests, names, (0.0, 1.0), sides)
+    limits = tuple(named.values())
+    return Measures(names, "AUC", True, statistics, count, tests, names, limits, sides)
 
 
 def delong(labels: NDArray, first: Sequence[NDArray], second: Sequence[NDArray]) -> float:
@@ -190,7 +192,7 @@ def _errors(app: ModuleType, methods: Methods) -> Measures:
             "wilcoxon_subjects": compare.wilcoxon(*means),
         }
 
-    limits = 0.0, np.inf
+    limits = tuple({MEAN_ERROR: SIZE, **app.LIMITS}[merit] for merit in merits)
     return Measures(merits, MEAN_ERROR, False, statistics, len(names), tests, merits[:3], limits)
 
 

@@ -3,6 +3,7 @@ import pytest
 from sklearn import metrics
 
 from medxfer.evaluation import intervals, resampling, roc
+from tests.medxfer.evaluation.test_froc import check_percentiles
 
 
 def psi(labels, scores):
@@ -227,8 +228,8 @@ class TestAnalyse:
             values[name] = np.array(rows)
             low, high = np.quantile(rows, [0.025, 0.975], axis=0)
             bars = found.intervals[name]
-            np.testing.assert_allclose([bar.low for bar in bars], low, atol=1e-12)
-            np.testing.assert_allclose([bar.high for bar in bars], high, atol=1e-12)
+            for bar, *ends in zip(bars, low, high, strict=True):
+                check_percentiles(bar, *ends, (0.0, 1.0))
             assert bars[2].estimate == pytest.approx(roc.auc(labels, scores))
         for k, item in enumerate(found.differences):
             d = values["first"][:, k] - values["second"][:, k]

@@ -97,7 +97,7 @@ def test_draws_of_one_class_are_left_out_and_one_subject_tells_nothing():
     labels = np.repeat([0, 1], 6)
     p = np.stack([1 - np.linspace(0, 1, 12), np.linspace(0, 1, 12)], axis=1)
     found = auto.difference(p, p, labels, ["a"] * 6 + ["b"] * 6, monitor, draws=50)
-    assert "no value in" in found.caution and found.low == found.high == 0
+    assert "no value in" in found.caution and found.low < 0 < found.high
     assert np.isnan(auto.difference(p, p, labels, ["a"] * 12, monitor).low)
 
 
