@@ -59,10 +59,13 @@ class Calibration:
         Of the whole image, where there are no areas: height and width of a pixel in mm.
     areas : tuple of Area
         Empty where none is calibrated in units of length.
+    shape : float
+        Width of a pixel in heights, where only that is known.
     """
 
     everywhere: Spacing | None = None
     areas: tuple[Area, ...] = ()
+    shape: float = 1.0
 
     @property
     def calibrated(self) -> tuple[Area, ...]:
@@ -114,7 +117,8 @@ def of_dicom(data: pydicom.Dataset) -> Calibration:
         return Calibration(areas=areas)
     spacing = data.get("PixelSpacing")
     if spacing is None:
-        return Calibration()
+        high, wide = map(float, data.get("PixelAspectRatio") or (1, 1))
+        return Calibration(shape=wide / high if high else 1.0)
     down, along = (float(value) for value in spacing)
     if not (_is_size(down) and _is_size(along)):
         raise Unusable(f"no calibration: its PixelSpacing of {down:g} and {along:g} is no size")
@@ -146,7 +150,8 @@ def given(calibration: Calibration, sizes: tuple[float, ...]) -> Calibration:
     Unusable
         If only one size is given for an image whose pixels are not square.
     """
-    own = [area.spacing for area in calibration.calibrated] or [calibration.everywhere]
-    if len(sizes) == 1 and any(s and abs(s[1] / s[0] - 1) > SQUARE for s in own):
+    own = [area.spacing for area in calibration.calibrated]
+    own += [calibration.everywhere or (1, calibration.shape)]
+    if len(sizes) == 1 and any(abs(along / down - 1) > SQUARE for down, along in own):
         raise Unusable(f"its pixels are not square: {GIVE}=HEIGHT,WIDTH in mm")
     return Calibration((sizes[0], sizes[-1]))

@@ -379,7 +379,7 @@ def _maps(name: str, results: Sequence[Result]) -> dict[str, tuple]:
             arg_max,
             result.trace.boundaries,
             result.true,
-            result.mm_per_pixel,
+            result.mm_per_pixel_x,
         )
         drawn[f"map_{title}"] = (
             figure,

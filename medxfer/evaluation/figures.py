@@ -81,7 +81,7 @@ def confidence_map(
     arg_max: Boundaries,
     snake: Boundaries,
     truth: Boundaries | None = None,
-    mm_per_pixel: float | None = None,
+    mm_per_pixel_x: float | None = None,
 ) -> Figure:
     """A region beside its probability maps (as Tajbakhsh et al. 2016, Fig. 8).
 
@@ -93,8 +93,8 @@ def confidence_map(
         Probabilities of the interfaces, 0 to 1.
     arg_max, snake, truth : Boundaries of W columns
         Highest probability per column, final rows and, if known, the expert's rows.
-    mm_per_pixel : float, optional
-        For a bar of one millimetre.
+    mm_per_pixel_x : float, optional
+        Width of a pixel, for a bar of one millimetre.
     """
     height, width = np.shape(roi)
     panel = (WIDTH - 0.2) / 2
@@ -114,8 +114,8 @@ def confidence_map(
         right.plot(x, rows, color=dark)
     for rows in (arg_max.li, arg_max.ma):
         right.plot(x, rows, linestyle="", marker="o", markersize=1.6, color=BLACK, mew=0)
-    if mm_per_pixel:
-        ends = np.array([3, 3 + 1 / mm_per_pixel])
+    if mm_per_pixel_x:
+        ends = np.array([3, 3 + 1 / mm_per_pixel_x])
         left.plot(ends, [height - 4] * 2, color="white", linewidth=2, solid_capstyle="butt")
         left.text(ends.mean(), height - 5.5, "1 mm", color="white", ha="center", fontsize=7)
     for axes in (left, right):  # after plotting: lines must not move the limits

@@ -269,6 +269,25 @@ def test_predict_measures_by_the_region_that_holds_the_wall(tmp_path, box, given
     assert found["polyline_thickness_mm"] == pytest.approx(polyline, rel=1e-3)
 
 
+def test_one_size_is_not_enough_for_pixels_that_are_not_square(tmp_path):
+    box = (20, 100, 92, 60)
+    for name, tags, is_refused in (
+        ("a", {"PixelAspectRatio": [1, 2]}, True),
+        ("b", {"PixelAspectRatio": [1, 1]}, False),
+        ("c", {"PixelSpacing": [0.05, 0.08]}, True),
+        ("d", {}, False),
+    ):
+        path = ultrasound(tmp_path / f"{name}.dcm", [], **tags)
+        options = PredictOptions((0.06,), box)
+        if is_refused:
+            with pytest.raises(UserError, match="not square: give --mm_per_pixel=HEIGHT,WIDTH"):
+                _far_wall.predict(path, wall, SETTINGS, name, tmp_path, options)
+            options = PredictOptions((0.06, 0.12), box)
+        found = _far_wall.predict(path, wall, SETTINGS, name, tmp_path, options)
+        assert found["mm_per_pixel_x"] == options.mm_per_pixel[-1]
+        assert found["thickness_mm"] == pytest.approx(14 * 0.06)
+
+
 def test_the_wall_is_searched_in_the_one_calibrated_region(tmp_path):
     region = test_dicom_ultrasound.region
     spectrum = region(x1=199, y1=199, units=4, form=3)
@@ -281,6 +300,14 @@ def test_the_wall_is_searched_in_the_one_calibrated_region(tmp_path):
     outside = ultrasound(tmp_path / "c.dcm", [region(x0=500, x1=600)])
     with pytest.raises(UserError, match="no far wall"):
         _far_wall.predict(outside, wall, SETTINGS, "c", tmp_path)
+
+
+def test_the_bar_of_a_millimetre_lies_along_the_wall(results):
+    maps = ridges((np.full(30, 12.0), np.full(30, 28.0)), 40, 30)
+    traced = cimt.Trace(results[0].trace.boundaries, maps)
+    wide = [dataclasses.replace(r, trace=traced, mm_per_pixel_x=0.2) for r in results]
+    figure, _ = cimt._maps("cnn", wide)["map_best"]
+    assert np.ptp(figure.axes[0].lines[-1].get_xdata()) == pytest.approx(1 / 0.2)
 
 
 def test_records_hold_both_sizes_of_a_pixel(tmp_path):
