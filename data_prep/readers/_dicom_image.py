@@ -27,7 +27,6 @@ LEVELS = (
     *("ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
 )
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
-DEPTHS = (8, 10, 12, 14, 16)  # bits that detectors and tables have
 NO_WINDOW = "its window makes no sense: lowest and highest level taken instead"
 
 
@@ -133,18 +132,10 @@ def render(
 
 def _colours(stored: np.ndarray, bits: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """RGB (H, W, 3) of so many bits; each image's own levels would shift the colours' balance."""
-    depth = _depth(stored, bits)
+    depth = _pictures.depth(stored.max(), bits)
     notes = (f"colours of {depth} bits, not of {bits} as its header says",) if depth < bits else ()
     image = stored if depth == 8 else _pictures.scale(stored, 0, (1 << depth) - 1)
     return _pictures.to_rgb(image.astype(np.uint8, copy=False)), notes
-
-
-def _depth(levels: np.ndarray, bits: int) -> int:
-    """Bits of levels whose header says ``bits``: fewer where it names the container, 16."""
-    used = int(levels.max()).bit_length()
-    if bits < 16:
-        return max(bits, used)
-    return next((depth for depth in DEPTHS if used <= depth), used)
 
 
 def _palette(stored: np.ndarray, data: pydicom.Dataset) -> np.ndarray:
@@ -218,7 +209,9 @@ class _Table:
             raise Unusable("a look-up table has fewer entries than its descriptor says")
         first &= 0xFFFF
         entries = entries[:count]
-        return cls(first - (first >> 15 << 16) * signed, entries, _depth(entries, bits))
+        return cls(
+            first - (first >> 15 << 16) * signed, entries, _pictures.depth(entries.max(), bits)
+        )
 
     def look_up(self, values: np.ndarray) -> np.ndarray:
         """Entries of values, the first and the last for what lies outside."""

@@ -61,10 +61,12 @@ def _load_rgb(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...], int]:
     if found.pages > 1:
         raise Unusable("the file holds a film: save its frames as images of their own")
     if found.pixels.dtype.kind in "ui" and found.pixels.dtype.itemsize > 1:
-        notes = (*notes, "16-bit levels turned to 8 bits")
+        bits = _pictures.depth(found.pixels.max(), 16)
+        few = f", of which {bits} bits are used," if bits < 16 else ""
+        notes = (*notes, f"16-bit levels{few} turned to 8 bits")
     if found.pixels.ndim == 2:
         notes = (*notes, "grey levels repeated in three channels")
-    return _pictures.to_rgb(found.pixels, "type"), notes, found.orientation
+    return _pictures.to_rgb(found.pixels, "depth"), notes, found.orientation
 
 
 def load_mask(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:

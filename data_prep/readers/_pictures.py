@@ -16,6 +16,7 @@ LEVELS = ("image", "type")
 FRAMES = ("first", "middle", "all")
 MIN_SIDE = 8  # pixels: below it nothing can be seen
 TOP = {8: 255, 16: 65535}
+DEPTHS = (8, 10, 12, 14, 16)  # bits that detectors and tables have
 #: Of images, slides and volumes that no reader here knows.
 UNREAD = frozenset(
     ".ai .arw .avif .cr2 .dng .eps .heic .heif .hdr .ico .j2k .jp2 .jpf .jpx .jxl .mha .mhd .mrxs "
@@ -200,6 +201,7 @@ def to_rgb(pixels: np.ndarray, levels: str = "image") -> np.ndarray:
         more than 8 bits are scaled as ``levels`` says (see :class:`Decoding`). Floating-point
         numbers are from 0 to 1, or from 0 to 255.
     levels : str
+        Also "depth": 0 and what so many bits as are used could hold (see :func:`depth`).
 
     Returns
     -------
@@ -234,6 +236,14 @@ def scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
 
 
+def depth(top: int, bits: int) -> int:
+    """Bits of levels up to ``top``: fewer than ``bits`` where those are of the container, 16."""
+    used = int(top).bit_length()
+    if bits < 16:
+        return max(bits, used)
+    return next((each for each in DEPTHS if used <= each), used)
+
+
 def _from_float(pixels: np.ndarray) -> np.ndarray:
     low, high = float(pixels.min()), float(pixels.max())
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -252,8 +262,8 @@ def _from_whole(pixels: np.ndarray, levels: str) -> np.ndarray:
         raise Unusable(f"its pixels run from {low} to {high}: levels must be from 0 to {TOP[16]}")
     if pixels.dtype.itemsize == 8 and high <= TOP[8]:  # as NumPy makes whole numbers by itself
         return pixels.astype(np.uint8)
-    ends = (low, high) if levels == "image" else (0, TOP[16])
-    return scale(pixels, *ends)
+    bits = depth(high, 16) if levels == "depth" else 16
+    return scale(pixels, *((low, high) if levels == "image" else (0, (1 << bits) - 1)))
 
 
 def is_dicom(path: pathlib.Path) -> bool:

@@ -35,6 +35,21 @@ def test_tiff_that_pillow_refuses(tmp_path):
     np.testing.assert_array_equal(_frames.load_mask(path)[0], disc() > 0)
 
 
+@pytest.mark.parametrize(("top", "bits"), [(4095, 12), (1023, 10), (3000, 12), (16383, 14)])
+@pytest.mark.parametrize("colours", [False, True])
+def test_sixteen_bits_of_which_few_are_used(tmp_path, top, bits, colours):
+    levels = np.linspace(0, top, 40 * 50).reshape(40, 50).astype(np.uint16)
+    if colours:
+        levels = np.stack([levels, levels[::-1], levels[:, ::-1]], axis=-1)
+    tifffile.imwrite(tmp_path / "a.tif", levels, photometric="rgb" if colours else "minisblack")
+    image, notes = _frames.load_rgb(tmp_path / "a.tif")
+    expected = levels / ((1 << bits) - 1) * 255
+    np.testing.assert_allclose(
+        image, expected if colours else expected[..., None] + [0] * 3, atol=0.51
+    )
+    assert notes[0] == f"16-bit levels, of which {bits} bits are used, turned to 8 bits"
+
+
 def test_planes_grey_opacity_palette_and_depth(tmp_path):
     planes = np.moveaxis(pattern(1), -1, 0).astype(np.uint16) * 257
     tifffile.imwrite(tmp_path / "p.tif", planes, photometric="rgb", planarconfig="separate")
