@@ -154,7 +154,7 @@ def _check(data: pydicom.Dataset, syntax: UID) -> None:
         raise Unusable("PixelRepresentation (0028,0103) of colours is 1, signed")
     if colours in ("YBR_FULL", "YBR_FULL_422") and (allocated, bits) != (8, 8):
         raise Unusable(f"its colours, {colours}, are not of 8 bits: save it as RGB")
-    if int(data.get("HighBit", bits - 1)) != bits - 1 and not _is_plain(syntax):
+    if _high(data) != bits - 1 and not _is_plain(syntax):
         raise Unusable("HighBit (0028,0102) does not fit BitsStored (0028,0101)")
     count, held = frame_count(data), _held(data, syntax)
     if held > count:
@@ -214,7 +214,7 @@ def _cut(data: pydicom.Dataset, stored: np.ndarray, padding: np.ndarray | None) 
         If a bit above is used, and for no overlay: then BitsStored or the pixels are wrong.
     """
     allocated, bits = int(data.BitsAllocated), int(data.BitsStored)
-    high = int(data.get("HighBit", bits - 1))
+    high = _high(data)
     if not bits - 1 <= high < allocated:
         raise Unusable("HighBit (0028,0102) does not fit BitsStored (0028,0101)")
     if bits == allocated:
@@ -234,6 +234,12 @@ def _cut(data: pydicom.Dataset, stored: np.ndarray, padding: np.ndarray | None) 
             f"its pixels use other bits than BitsStored (0028,0101) of {bits} and HighBit "
             f"(0028,0102) of {high} say: one value is {int(whole[wrong][0])}"
         )
+
+
+def _high(data: pydicom.Dataset) -> int:
+    """Place of the highest bit stored; where it is not said, none lies below those stored."""
+    high = data.get("HighBit")
+    return int(data.BitsStored) - 1 if high in (None, "") else int(high)
 
 
 def _has_overlay_bits(data: pydicom.Dataset) -> bool:

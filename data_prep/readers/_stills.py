@@ -7,7 +7,15 @@ import pathlib
 import numpy as np
 import pydicom
 
-from data_prep.readers import _calibration, _deflated, _images, _matlab, dicom_ultrasound, tables
+from data_prep.readers import (
+    _calibration,
+    _deflated,
+    _images,
+    _matlab,
+    dicom_ct,
+    dicom_ultrasound,
+    tables,
+)
 from data_prep.readers._calibration import Calibration
 from data_prep.readers._images import Unusable
 from data_prep.readers._paths import inside
@@ -56,8 +64,7 @@ def read(path: pathlib.Path) -> Still:
     if not path.is_file():
         raise Unusable("the image file is missing")
     try:
-        with path.open("rb") as file:
-            is_dicom = file.read(132)[128:] == b"DICM"
+        is_dicom = dicom_ct.is_dicom(path)
     except OSError as error:
         raise Unusable("the image file is unreadable") from error
     if is_dicom:
@@ -69,7 +76,7 @@ def read(path: pathlib.Path) -> Still:
 def _dicom(path: pathlib.Path) -> Still:
     try:
         _deflated.require_room(path)
-        data = pydicom.dcmread(path)
+        data = pydicom.dcmread(path, force=True)
         image, notes = dicom_ultrasound.grey(data, 0)
         calibration = _calibration.of_dicom(data)
     except Unusable:

@@ -5,7 +5,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import convert_color_space
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate_uid
 
-from data_prep.readers import dicom_ultrasound
+from data_prep.readers import _stills, dicom_ultrasound
 from data_prep.readers._carotid import Options
 from data_prep.readers._images import Unusable
 from tests.data_prep.readers.synthetic import SHAPE, interfaces, picture, table
@@ -161,6 +161,7 @@ def test_a_file_without_preamble_and_levels_shown_through_a_window(tmp_path):
     start = 144 + int.from_bytes(content[140:144], "little")
     (tmp_path / "a.dcm").write_bytes(content[start:])
     np.testing.assert_allclose(read(tmp_path).image, expected, atol=0.51)
+    np.testing.assert_array_equal(_stills.read(tmp_path / "a.dcm").image, read(tmp_path).image)
 
 
 def test_photometric_kinds(tmp_path):
