@@ -36,7 +36,9 @@ LIMITS: dict[str, intervals.Limits] = {
     "lumen_intima_error_um": intervals.SIZE,
     "media_adventitia_error_um": intervals.SIZE,
     "thickness_error_mm": intervals.SIZE,
+    "polyline_thickness_error_mm": intervals.SIZE,
     "thickness_bias_mm": intervals.ANY,
+    "polyline_thickness_bias_mm": intervals.ANY,
 }
 #: Figures of runs that a study shows.
 STUDY_FIGURES = {
