@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -34,6 +35,10 @@ from medxfer.models import _groups
 from medxfer.network import TrainedNetwork
 from medxfer.runs import RunFolder
 from medxfer.studies import auto
+
+_LOOKED_AT = 8  # images by which a start is judged
+#: Of their size: by so much the outputs differ between images where a start has a signal.
+_SIGNAL = 0.005
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +148,8 @@ def train(
             if not chief:  # it finds what the chief has written
                 run.check(config)
                 run.require_inputs(*inputs, write=False)
+        if chief and not (run.path / "checkpoints").exists():
+            _say_start(config, built, train_part)
         built, card = _fit(config, run, built, folder, train_part, validation_part, strategy, share)
         if not chief:
             return {}
@@ -158,6 +165,21 @@ def train(
         except Exception as error:
             error.add_note(checkpoints.standing(run.path))
             raise
+
+
+def _say_start(config: Config, built: Built, part: data.Pipeline) -> None:
+    """Say how training begins, and warn where the network's outputs hardly depend on the image."""
+    _, images, _ = next(iter(part.ordered()))
+    logits = np.asarray(built.model(images[:_LOOKED_AT], training=False), np.float64)
+    spread = logits.std(axis=0).mean() / max(np.abs(logits).mean(), np.finfo(float).tiny)
+    logging.info("Base rate %g, start of new layers: %s.", config.base_rate, config.init)
+    if len(logits) > 1 and spread < _SIGNAL:
+        logging.warning(
+            "The outputs of the untrained network differ by only %.2g of their size between "
+            "images: training may not begin to learn. Try another --init (msra), and look at the "
+            "images with --mode=check.",
+            spread,
+        )
 
 
 def _fit(

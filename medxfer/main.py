@@ -3,6 +3,7 @@
 Nothing heavy is imported before the flags are read.
 """
 
+import functools
 import pathlib
 import sys
 
@@ -63,9 +64,10 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum(
     "init",
-    _DEFAULTS.init,
+    None,
     INITS,
-    "Random start of layers without pre-trained weights; gaussian as in the paper.",
+    "Random start of layers without pre-trained weights. Default: gaussian, as in the paper, and "
+    "for --tune=scratch the network's own (msra for alexnet).",
 )
 flags.DEFINE_string(
     "data", _DEFAULTS.data, "Folder written by data_prep. Without it a synthetic phantom is made."
@@ -128,7 +130,10 @@ flags.DEFINE_float(
 )
 flags.DEFINE_integer("seed", _DEFAULTS.seed, "Seed of initial weights, order and dropout.")
 flags.DEFINE_float(
-    "base_rate", _DEFAULTS.base_rate, "Learning rate of pre-trained layers; .001 by Table II."
+    "base_rate",
+    None,
+    "Learning rate of pre-trained layers. Default: the network's own, .001 for alexnet (Tajbakhsh "
+    "et al. 2016, Table II) and .0003 for vgg19.",
 )
 flags.DEFINE_float(
     "new_multiplier",
@@ -251,8 +256,14 @@ FLAGS = flags.FLAGS
 
 
 def config_from_flags() -> Config:
-    """The run that the flags describe."""
-    return Config(**_settings())
+    """The run that the flags describe; a rate or a start that is not given is the network's own."""
+    settings = _settings()
+    own = functools.partial(plugins.constant, "medxfer.models", settings["model"])
+    if settings["base_rate"] is None:
+        settings["base_rate"] = own("RATE")
+    if settings["init"] is None:
+        settings["init"] = own("INIT") if settings["tune"] == "scratch" else INITS[0]
+    return Config(**settings)
 
 
 def _settings(given: bool = False) -> dict:

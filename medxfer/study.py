@@ -191,10 +191,16 @@ def _plan(base, folder, rates):
         inits=FLAGS.inits,
         strategies=FLAGS.strategies,
         rates=rates,
+        own_rates={} if FLAGS["base_rate"].present else _own_rates(models),
         shares=FLAGS.fractions,
         seeds=FLAGS.seeds,
         counterpart_learns=plans.counterpart_learns(base.app),
     )
+
+
+def _own_rates(models) -> dict[str, float]:
+    """The networks' own learning rates."""
+    return {name: plugins.constant("medxfer.models", name, "RATE") for name in models}
 
 
 def _rates() -> list[float]:

@@ -41,7 +41,7 @@ def course(name: str, history: Sequence[Mapping]) -> dict[str, tuple]:
 
     # Versions that did not mark the kept epoch kept the best of the last stage.
     kept = [k for k, epoch in enumerate(history) if epoch.get("kept")]
-    kept = kept or [k for k, epoch in enumerate(history) if epoch["best"]][-1:]
+    kept = kept or [k for k, epoch in enumerate(history) if epoch.get("best")][-1:]
     values = {
         "loss": [epoch["loss"] for epoch in history],
         "validation_loss": [epoch["validation_loss"] for epoch in history],

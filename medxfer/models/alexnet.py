@@ -12,6 +12,8 @@ from keras import layers, ops
 from medxfer.models import _layers
 
 INPUT_SIDE = 227
+RATE = 0.001  # Tajbakhsh et al. 2016, Table II
+INIT = "msra"
 
 LAYER_GROUPS = {
     name: (name,) for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
@@ -24,6 +26,8 @@ TORCH_LAYERS = tuple(f"features.{k}" for k in (0, 3, 6, 8, 10)) + tuple(
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+# Caffe's Gaussian is made for inputs of 0..255: here they are smaller by 255 times their deviation.
+_FIRST_STD = 0.01 * 255 * sum(_STD) / 3
 
 
 def preprocess(images):
@@ -42,7 +46,8 @@ def build(classes: int, init: str = "gaussian", seed: int = 0, dropout: float = 
         Number of outputs.
     init
         ``gaussian``, ``xavier`` or ``msra``; see :func:`medxfer.models._layers.weights`.
-        Standard deviations and biases are those of Caffe's AlexNet, layer by layer.
+        Standard deviations and biases are those of Caffe's AlexNet, layer by layer, that of conv1
+        in units of this network's inputs.
     seed
         Seed of weights and dropout.
     dropout
@@ -61,13 +66,13 @@ def build(classes: int, init: str = "gaussian", seed: int = 0, dropout: float = 
 
     weights = functools.partial(_layers.weights, init, seed)
 
-    def conv(filters, side, bias, name, **kwargs):
+    def conv(filters, side, bias, name, std=0.01, **kwargs):
         kwargs = {"padding": "same", "activation": "relu"} | kwargs
-        return layers.Conv2D(filters, side, **kwargs, **weights(name, std=0.01, bias=bias))
+        return layers.Conv2D(filters, side, **kwargs, **weights(name, std=std, bias=bias))
 
     inputs = keras.Input((INPUT_SIDE, INPUT_SIDE, 3), name="image")
     x = layers.ZeroPadding2D(2, name="conv1_pad")(inputs)
-    x = conv(64, 11, 0.0, "conv1", strides=4, padding="valid")(x)
+    x = conv(64, 11, 0.0, "conv1", std=_FIRST_STD, strides=4, padding="valid")(x)
     x = layers.MaxPooling2D(3, 2, name="pool1")(x)
     x = conv(192, 5, 0.1, "conv2")(x)
     x = layers.MaxPooling2D(3, 2, name="pool2")(x)

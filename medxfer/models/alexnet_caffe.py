@@ -13,6 +13,8 @@ from keras import layers, ops
 from medxfer.models import _layers
 
 INPUT_SIDE = 227
+RATE = 0.001  # Tajbakhsh et al. 2016, Table II
+INIT = "gaussian"
 
 # Dropout follows fc6 and fc7 and is named after the group that reads it.
 LAYER_GROUPS = {

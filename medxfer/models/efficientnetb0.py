@@ -8,6 +8,8 @@ import keras
 from medxfer.models import _applications, _layers
 
 INPUT_SIDE = 224
+RATE = 0.001
+INIT = "gaussian"
 
 _BLOCKS = ("1a", "2ab", "3ab", "4abc", "5abc", "6abcd", "7a")
 

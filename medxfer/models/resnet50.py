@@ -5,6 +5,8 @@ import keras
 from medxfer.models import _applications
 
 INPUT_SIDE = 224
+RATE = 0.001
+INIT = "gaussian"
 
 # The stem and the four stages.
 LAYER_GROUPS = {

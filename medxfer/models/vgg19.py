@@ -8,6 +8,8 @@ import keras
 from medxfer.models import _applications
 
 INPUT_SIDE = 224
+RATE = 0.0003
+INIT = "gaussian"
 
 LAYER_GROUPS = {
     **{name: (name,) for name in ("block1", "block2", "block3", "block4", "block5")},

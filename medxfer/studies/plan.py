@@ -304,6 +304,7 @@ def make(
     inits: Sequence[str] = INITS,
     strategies: Sequence[str] = (),
     rates: Sequence[float] = (),
+    own_rates: Mapping[str, float] | None = None,
     shares: Sequence[str] = ("1",),
     seeds: int = 1,
     counterpart_learns: bool = True,
@@ -333,7 +334,9 @@ def make(
         Further values of ``--tune``.
     rates : sequence of float
         Base learning rates that every network is trained with; of each method, amount of data and
-        seed the one with the best validation score is compared. Empty: that of ``base``.
+        seed the one with the best validation score is compared. Empty: that of ``own_rates``.
+    own_rates : mapping from network to rate
+        By default that of ``base`` for all.
     shares : sequence of str
         See :func:`medxfer.studies.amounts.fractions`.
     seeds : int
@@ -385,9 +388,10 @@ def make(
 
     def add(method: str, amount: tuple[str, float, int], **changes: object) -> None:
         share, fraction, subjects = amount
-        tried = dict.fromkeys(rates or [base.base_rate])
+        own_rate = (own_rates or {}).get(changes["model"], base.base_rate)
+        tried = dict.fromkeys(rates or [own_rate])
         if len(tried) > 1 and not by_rate(changes["model"], changes["tune"]):
-            tried = [base.base_rate]
+            tried = [own_rate]
         for rate in tried:
             side = 0 if changes["model"] in one_side else base.input_side
             own = {"fraction": fraction, "base_rate": rate, "input_side": side, **changes}

@@ -54,6 +54,9 @@ def test_the_kind_is_named():
 
 
 def test_a_network_is_found_by_its_file_alone(tiny_network):
+    assert plugins.constant("medxfer.models", tiny_network, "RATE") == 0.001
+    with pytest.raises(LookupError, match="tiny_network.py defines no ABSENT"):
+        plugins.constant("medxfer.models", tiny_network, "ABSENT")
     assert tiny_network in plugins.names("medxfer.models")
     assert plugins.load("medxfer.models", tiny_network).INPUT_SIDE == 32
 

@@ -5,8 +5,9 @@ import importlib
 import keras
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from medxfer import weights
+from medxfer import plugins, weights
 from medxfer.models._groups import layer_groups, split_at
 
 CLASSES = 3
@@ -32,6 +33,20 @@ class ModelTestCase:
     pixel: tuple[float, float, float] = (255.0, 0.0, 100.0)
     network_input: tuple[float, float, float]
     gaussian: dict[str, tuple[float, float]]
+
+    def test_the_default_start_of_scratch_carries_a_signal(self, module):
+        """Outputs differ between images of full contrast by a clear part of their size."""
+        rng = np.random.default_rng(0)
+        side = module.INPUT_SIDE
+        noise = [
+            ndimage.gaussian_filter(rng.normal(size=(side, side, 3)), (6, 6, 0)) for _ in "abc"
+        ]
+        images = np.stack([np.interp(one, (one.min(), one.max()), (0, 255)) for one in noise])
+        model = module.build(CLASSES, init=module.INIT, seed=0)
+        logits = np.asarray(model(module.preprocess(images.astype(np.uint8)), training=False))
+        assert logits.std(axis=0).mean() > 0.02 * np.abs(logits).mean()
+        assert plugins.constant("medxfer.models", self.name, "INIT") == module.INIT
+        assert plugins.constant("medxfer.models", self.name, "RATE") == module.RATE > 0
 
     def reference(self, image: np.ndarray, parts: dict[str, list[np.ndarray]]) -> np.ndarray | None:
         """Logits of one preprocessed image by an independent computation, or None.

@@ -13,7 +13,7 @@ import pytest
 
 from data_prep.errors import UserError
 from medxfer.config import Config
-from medxfer.runs import RunFolder
+from medxfer.runs import LATER, RunFolder
 from medxfer.studies import amounts
 from medxfer.studies import plan as plans
 
@@ -39,6 +39,17 @@ def test_every_depth_from_the_head_on_scratch_and_handcrafted():
     assert {run.config.init for run in plan.runs if run.share == "50 %"} == {"gaussian"}
     assert [run.subjects for run in plan.runs if run.is_counterpart] == [8, 4, 1]
     assert len({run.name for run in plan.runs}) == len(plan.runs)
+
+
+def test_every_network_has_a_rate_of_its_own_unless_rates_are_given():
+    groups = {"a": ("conv", "head"), "b": ("block", "head")}
+    own = {"a": 0.01, "b": 0.0002}
+    plan = make(groups=groups, own_rates=own, seeds=1)
+    rates = {(r.config.model, r.config.base_rate) for r in plan.runs if not r.is_counterpart}
+    assert rates == set(own.items())
+    plan = make(groups=groups, own_rates=own, rates=[0.1, 0.3], seeds=1)
+    rates = {(r.config.model, r.config.base_rate) for r in plan.runs if not r.is_counterpart}
+    assert rates == {(model, rate) for model in own for rate in (0.1, 0.3)}
 
 
 def test_classic_methods_that_learn_nothing_are_run_once():
@@ -105,7 +116,8 @@ def test_names_follow_settings_and_data_but_not_the_place_of_the_records():
 def test_names_are_those_of_versions_without_later_settings():
     run = make().runs[0]
     earlier = dataclasses.asdict(run.config) | {"data": ""}
-    assert earlier.pop("maps") == "dense"
+    for later in LATER:
+        del earlier[later]
     digest = hashlib.sha256(json.dumps([earlier, "f" * 64], sort_keys=True).encode()).hexdigest()
     assert run.name == f"fc3-100-s0-{digest[:8]}"
     other = plans.make(

@@ -4,6 +4,8 @@ import keras
 from keras import layers, ops
 
 INPUT_SIDE = 32
+RATE = 0.001
+INIT = "gaussian"
 LAYER_GROUPS = {name: (name,) for name in ("conv1", "fc2")}
 
 
