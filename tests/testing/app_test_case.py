@@ -20,7 +20,10 @@ NAMES = (
     "CLASSES", "UNIT", "prepared_phantom", "monitor", "cnn", "counterparts", "score", "metrics",
     "INPUT", "compare", "rows", "figures", "raw_inputs", "predict", "describe",
 )  # fmt: skip
-HISTORY = [{"loss": 1.1, "score": 0.6}, {"loss": 0.9, "score": 0.8}]
+HISTORY = [
+    {"stage": "lp", "loss": 1.1, "validation_loss": 1.2, "score": 0.6, "best": True},
+    {"stage": "ft", "loss": 0.9, "validation_loss": 1.0, "score": 0.8, "best": True, "kept": True},
+]
 
 
 class AppTestCase:

@@ -16,7 +16,7 @@ from medxfer.dataset_folder import DatasetFolder
 from medxfer.evaluation import classification
 from medxfer.report import measure_name
 from medxfer.studies import measures
-from tests.testing.app_test_case import AppTestCase
+from tests.testing.app_test_case import HISTORY, AppTestCase
 
 SMALL = prep.Settings(side=48)
 NAMES = ("lobulated", "smooth", "spiculated")
@@ -158,7 +158,7 @@ class TestSeveralLabels:
         assert found.merits == classification.summary(True)
 
     def test_figures(self, results, tmp_path):
-        found = classify.figures(results, [{"loss": 1.0, "score": 0.5}])
+        found = classify.figures(results, HISTORY)
         assert {"roc", "classes", "reliability", "mistakes"} <= set(found)
         for name, (figure, caption) in found.items():
             figure.savefig(tmp_path / f"{name}.png", dpi=30)
