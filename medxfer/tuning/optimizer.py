@@ -19,9 +19,11 @@ class _Layerwise(keras.optimizers.Optimizer):
         *,
         pulls: Mapping[str, tuple[str, float]] | None = None,
         adaptive: bool = False,
+        paths: Sequence[str] | None = None,
         name: str,
     ) -> None:
         super().__init__(learning_rate=learning_rate, name=name)
+        self.paths = list(paths or ())
         self.multipliers = dict(multipliers)
         self.decays = dict(decays or {})
         self.pulls = {path: (norm, float(value)) for path, (norm, value) in (pulls or {}).items()}
@@ -47,7 +49,7 @@ class _Layerwise(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        paths = [variable.path for variable in variables]
+        paths = self._named(variables)
         twice = sorted({path for path in paths if paths.count(path) > 1})
         bare = [path for path in paths if path not in self.multipliers]
         stray = [p for p in {**self.multipliers, **self.decays, **self.pulls} if p not in paths]
@@ -63,13 +65,24 @@ class _Layerwise(keras.optimizers.Optimizer):
         self._slots = self._add_slots(variables)
         # Variables, so that they are saved and an interrupted stage keeps its start.
         self._starts = {}
-        for index, variable in enumerate(variables):
-            if variable.path in self.pulls:
+        for index, (path, variable) in enumerate(zip(paths, variables, strict=True)):
+            if path in self.pulls:
                 start = self.add_variable_from_reference(variable, "start")
                 start.assign(variable)
-                self._starts[index] = (start, *self.pulls[variable.path])
+                self._starts[index] = (start, *self.pulls[path])
         if self.adaptive:
             self._factors = self.add_variable((len(paths),), "ones", "float32", name="factors")
+
+    def _named(self, variables: Sequence[keras.Variable]) -> list[str]:
+        """Paths of the variables, by which the rules call them.
+
+        A model that Keras loads may call them otherwise: those within a Sequential model lose its
+        name. The optimizer loaded with it knows their former paths and gives each its own back, if
+        all have the same layers and names in the same order.
+        """
+        paths = [variable.path for variable in variables]
+        ends = [[path.split("/")[-2:] for path in names] for names in (paths, self.paths)]
+        return list(self.paths) if ends[0] == ends[1] else paths
 
     def _add_slots(self, variables: Sequence[keras.Variable]) -> list[keras.Variable]:
         """Create what the update remembers, all 0 at the beginning."""
@@ -128,6 +141,7 @@ class _Layerwise(keras.optimizers.Optimizer):
             "decays": self.decays,
             "pulls": {path: list(pull) for path, pull in self.pulls.items()},
             "adaptive": self.adaptive,
+            "paths": self.paths,
             "name": self.name,
         }
 
@@ -164,6 +178,8 @@ class LayerwiseSGD(_Layerwise):
         (L2-SP and L1-SP; Li et al., ICML 2018).
     adaptive : bool
         Whether rates have a further factor, see :meth:`begin_epoch`.
+    paths : sequence of str, optional
+        Of the variables that a saved optimizer was built on, in order; ``get_config`` gives them.
 
     Raises
     ------
@@ -180,11 +196,11 @@ class LayerwiseSGD(_Layerwise):
         momentum: float = 0.9,
         pulls: Mapping[str, tuple[str, float]] | None = None,
         adaptive: bool = False,
+        paths: Sequence[str] | None = None,
         name: str = "layerwise_sgd",
     ) -> None:
-        super().__init__(
-            learning_rate, multipliers, decays, pulls=pulls, adaptive=adaptive, name=name
-        )
+        rules = {"pulls": pulls, "adaptive": adaptive, "paths": paths}
+        super().__init__(learning_rate, multipliers, decays, **rules, name=name)
         self.momentum = momentum
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be at least 0 and below 1. Received: {momentum}.")
@@ -222,7 +238,7 @@ class LayerwiseAdam(_Layerwise):
 
     Parameters
     ----------
-    learning_rate, multipliers, decays, pulls, adaptive
+    learning_rate, multipliers, decays, pulls, adaptive, paths
         As in :class:`LayerwiseSGD`; decay is coupled as well (not AdamW's).
     beta_1, beta_2 : float
         At least 0 and below 1.
@@ -240,11 +256,11 @@ class LayerwiseAdam(_Layerwise):
         epsilon: float = 1e-8,
         pulls: Mapping[str, tuple[str, float]] | None = None,
         adaptive: bool = False,
+        paths: Sequence[str] | None = None,
         name: str = "layerwise_adam",
     ) -> None:
-        super().__init__(
-            learning_rate, multipliers, decays, pulls=pulls, adaptive=adaptive, name=name
-        )
+        rules = {"pulls": pulls, "adaptive": adaptive, "paths": paths}
+        super().__init__(learning_rate, multipliers, decays, **rules, name=name)
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
         if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1 and epsilon > 0):
             raise ValueError("beta_1 and beta_2 must be in [0, 1) and epsilon above 0.")

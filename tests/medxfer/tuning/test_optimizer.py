@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from medxfer.tuning.optimizer import LayerwiseSGD, for_stage
+from medxfer.tuning.optimizer import LayerwiseAdam, LayerwiseSGD, for_stage
 from medxfer.tuning.stages import Stage
 from tests.testing import tiny
 from tests.testing.sequences import DECAYS, MOMENTUM, MULTIPLIERS, SHAPES, caffe, sequence
@@ -154,3 +154,122 @@ def test_saved_and_loaded_with_its_model(tmp_path):
         again.train_on_batch(train.images, train.labels)
     for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def layers_of(*names):
+    return [keras.layers.Dense(5, activation="relu", name=name) for name in names]
+
+
+def sequential(*names, given=True):
+    return keras.Sequential([*([keras.Input((6,))] if given else []), *layers_of(*names)])
+
+
+def functional(*names):
+    inputs = x = keras.Input((6,))
+    for layer in layers_of(*names):
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def around(*inner, head="head"):
+    """A functional model of others, which may call their layers alike, and a head."""
+    inputs = keras.Input((6,))
+    x = keras.layers.concatenate([part(inputs) for part in inner])
+    return keras.Model(inputs, keras.layers.Dense(5, name=head)(x))
+
+
+def normalised():
+    model = sequential("a")
+    model.add(keras.layers.BatchNormalization(name="bn"))
+    model.add(keras.layers.Dense(5, name="b"))
+    return model
+
+
+def partly_frozen():
+    model = around(sequential("a", "b"))
+    model.layers[1].layers[0].trainable = False
+    return model
+
+
+@keras.saving.register_keras_serializable(package="medxfer_tests")
+class Own(keras.Model):
+    def __init__(self, **about):
+        super().__init__(**about)
+        self.body, self.head = sequential("a", "b"), keras.layers.Dense(5, name="head")
+
+    def call(self, x):
+        return self.head(self.body(x))
+
+
+MODELS = {
+    "sequential": lambda: sequential("a", "b"),
+    "sequential that learns its input": lambda: sequential("a", "b", given=False),
+    "sequential of sequential": lambda: keras.Sequential(
+        [keras.Input((6,)), sequential("a"), keras.layers.Dense(5, name="a")]
+    ),
+    "functional": lambda: functional("a", "b"),
+    "sequential in functional": lambda: around(sequential("a", "b")),
+    "functional in functional": lambda: around(functional("a", "b")),
+    "two of equal names": lambda: around(sequential("a"), sequential("a"), functional("a")),
+    "three deep": lambda: around(around(sequential("a"), head="b"), functional("a")),
+    "with batch normalisation": normalised,
+    "partly frozen": partly_frozen,
+    "subclass": Own,
+}
+
+
+QUICK = ("sequential", "two of equal names", "subclass")
+
+
+@pytest.mark.parametrize("kind", [LayerwiseSGD, LayerwiseAdam])
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(build, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, build in MODELS.items()
+    ],
+)
+def test_reloads_in_any_model(tmp_path, build, kind):
+    """Rules, rates and slots of every variable, and what comes of further steps."""
+    keras.utils.set_random_seed(3)
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+    y = np.random.default_rng(1).integers(0, 5, 8)
+    model = build()
+    model(x)
+    paths = [variable.path for variable in model.trainable_variables]
+    multipliers = {path: 1.0 + place for place, path in enumerate(paths)}
+    decays = {path: 0.01 * place for place, path in enumerate(paths)}
+    pulls = {paths[0]: ("l2", 0.1), paths[-1]: ("l1", 0.02)}
+    optimizer = kind(0.003, multipliers, decays, pulls=pulls, adaptive=True)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.train_on_batch(x, y)
+    optimizer.begin_epoch({path: 0.5 + place for place, path in enumerate(paths)})
+    model.train_on_batch(x, y)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.optimizer.get_config() == optimizer.get_config()
+    assert again.optimizer._rules == optimizer._rules == [
+        (multipliers[path], decays[path]) for path in paths
+    ]  # fmt: skip
+    slots = [each.optimizer.variables for each in (model, again)]
+    assert len(slots[0]) >= len(paths) + 5
+    for one, other in zip(*slots, strict=True):
+        np.testing.assert_array_equal(other.numpy(), one.numpy(), err_msg=one.path)
+    for each in (model, again):
+        each.train_on_batch(x, y)
+        each.optimizer.begin_epoch({path: 2.0 for path in paths})
+        each.train_on_batch(x, y)
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(other, one)
+    twice = tmp_path / "twice.keras"  # under the new names
+    again.save(twice)
+    assert keras.saving.load_model(twice).optimizer.get_config() == optimizer.get_config()
+
+
+def test_rules_of_a_saved_optimizer_do_not_fit_another_model():
+    optimizer = LayerwiseSGD(0.1, MULTIPLIERS, DECAYS)
+    start, _ = sequence()
+    optimizer.build(variables(start))
+    other = LayerwiseSGD.from_config(optimizer.get_config())
+    with pytest.raises(ValueError, match="No multiplier covers"):
+        other.build(sequential("a", "b").trainable_variables)
