@@ -74,8 +74,7 @@ class Pipeline:
     ------
     UserError
         If a record is damaged, the images differ in size, the records are not what ``prep.json``
-        says, the batch does not divide among the processes, or classes that do not exclude each
-        other are to be balanced.
+        says, or classes that do not exclude each other are to be balanced.
     """
 
     def __init__(
@@ -92,11 +91,6 @@ class Pipeline:
         cache_dir: pathlib.Path | None = None,
         memory_limit: int = MEMORY_LIMIT,
     ) -> None:
-        if batch_size % process[1]:
-            raise UserError(
-                f"--batch_size must be a multiple of the {process[1]} processes. "
-                f"Received: {batch_size}."
-            )
         if balanced and folder.multilabel:
             raise UserError(
                 "--balance=sampling needs classes that exclude each other, and an image of "

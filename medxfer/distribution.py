@@ -187,15 +187,11 @@ def local_replicas(strategy: tf.distribute.Strategy) -> int:
     return strategy.num_replicas_in_sync // process(strategy)[1]
 
 
-def spread(strategy: tf.distribute.Strategy, batch: np.ndarray | tf.Tensor, rows: int):
-    """Give every local replica ``rows`` consecutive rows of this process' batch.
+def spread(strategy: tf.distribute.Strategy, batch: np.ndarray | tf.Tensor):
+    """Give every local replica its share of this process' batch, rows in order.
 
-    Parameters
-    ----------
-    batch : array or tensor
-        Has exactly ``rows * local_replicas(strategy)`` rows.
-    rows : int
-        Rows of one replica.
+    Where the rows cannot be divided, some replicas have one more. Of fewer rows than replicas each
+    has all, which leaves every mean as it is: convolutions of no row at all fail in oneDNN.
 
     Returns
     -------
@@ -206,10 +202,18 @@ def spread(strategy: tf.distribute.Strategy, batch: np.ndarray | tf.Tensor, rows
         return batch
 
     def part(context):
-        start = context.replica_id_in_sync_group % local * rows
-        return tf.convert_to_tensor(batch[start : start + rows])
+        place, rows = context.replica_id_in_sync_group % local, len(batch)
+        if rows < local:
+            return tf.convert_to_tensor(batch)
+        return tf.convert_to_tensor(batch[rows * place // local : rows * (place + 1) // local])
 
     return strategy.experimental_distribute_values_from_function(part)
+
+
+def spread_rows(strategy: tf.distribute.Strategy, batch: int) -> int:
+    """Number of rows that all replicas together have of a global batch, see :func:`spread`."""
+    replicas = strategy.num_replicas_in_sync
+    return batch * replicas if batch < replicas else batch
 
 
 def collect(strategy: tf.distribute.Strategy, value) -> np.ndarray:

@@ -1,7 +1,8 @@
 """What is compiled: a training step, inference, and statistics of gradients.
 
-All take this process' rows of a global batch, divide them among its replicas and are traced once:
-a batch that is smaller is padded, and what the padding yields is left out.
+All take this process' rows of a global batch and divide them among its replicas. Inference pads a
+batch that is smaller, so that it is traced once, and leaves out what the padding yields; steps of
+training never pad, for a row more would enter the moments of batch normalisation.
 """
 
 import functools
@@ -16,8 +17,6 @@ from medxfer import distribution
 from medxfer.tuning import adaptive
 
 Batch = np.ndarray | tf.Tensor
-
-_PADDING = -1  # labels of a row that is there only to fill the batch
 
 
 class Inference:
@@ -47,7 +46,10 @@ class Inference:
 
     def __call__(self, x: Batch) -> np.ndarray:
         """Result for this process' rows, float32 (rows, ...); no other process need take part."""
-        parts = _divide(self._strategy, x, self._batch)
+        rows = -(-self._batch // self._strategy.num_replicas_in_sync)
+        missing = rows * distribution.local_replicas(self._strategy) - len(x)
+        padding = tf.zeros((missing, *x.shape[1:]), x.dtype)
+        parts = distribution.spread(self._strategy, tf.concat([x, padding], axis=0))
         return distribution.collect(self._strategy, self.compiled(parts))[: len(x)]
 
 
@@ -83,10 +85,12 @@ class TrainStep:
         update = _update(strategy, optimizer, variables)
         moved = [variable.value for variable in variables]
 
+        rows = distribution.spread_rows(strategy, batch)
+
         def step(x, y):
             x = enter(x)
             with tf.GradientTape() as tape:
-                loss = _loss(network(x, training=True), y, weights) / batch
+                loss = _loss(network(x, training=True), y, weights) / rows
                 target = optimizer.scale_loss(loss)
             update(tape.gradient(target, moved))
             return loss
@@ -97,12 +101,10 @@ class TrainStep:
 
         self.compiled = _compile(run)
         self._strategy = strategy
-        self._batch = batch
 
     def __call__(self, x: Batch, y: Batch) -> tf.Tensor:
         """Move the weights once; the loss of the global batch before that, see :func:`_loss`."""
-        x = _divide(self._strategy, x, self._batch)
-        return self.compiled(x, _divide(self._strategy, y, self._batch, _PADDING))
+        return self.compiled(*(distribution.spread(self._strategy, part) for part in (x, y)))
 
 
 class TensorStatistics:
@@ -128,10 +130,12 @@ class TensorStatistics:
         variables = network.trainable_variables
         moved = [variable.value for variable in variables]
 
+        rows = distribution.spread_rows(strategy, batch)
+
         def step(x, y):
             x = enter(x)
             with tf.GradientTape() as tape:
-                loss = _loss(network(x, training=True), y, weights) / batch
+                loss = _loss(network(x, training=True), y, weights) / rows
             gradients = tape.gradient(loss, moved)
             if strategy.num_replicas_in_sync > 1:
                 replica = tf.distribute.get_replica_context()
@@ -145,12 +149,10 @@ class TensorStatistics:
         self.paths = [variable.path for variable in variables]
         self.compiled = _compile(run)
         self._strategy = strategy
-        self._batch = batch
 
     def __call__(self, x: Batch, y: Batch) -> np.ndarray:
         """Statistics of the global batch, float32 (tensors,), in the order of ``paths``."""
-        x = _divide(self._strategy, x, self._batch)
-        found = self.compiled(x, _divide(self._strategy, y, self._batch, _PADDING))
+        found = self.compiled(*(distribution.spread(self._strategy, part) for part in (x, y)))
         # The gradients were summed, so all replicas found the same.
         return np.asarray(self._strategy.experimental_local_results(found)[0])
 
@@ -161,33 +163,23 @@ def _compile(run: Callable) -> Callable:
     return tf.function(functools.partial(run))
 
 
-def _divide(strategy: tf.distribute.Strategy, values: Batch, batch: int, fill: int = 0):
-    """Equal parts of this process' rows for its replicas, filled up with ``fill``."""
-    rows = -(-batch // strategy.num_replicas_in_sync)
-    missing = rows * distribution.local_replicas(strategy) - len(values)
-    if missing:
-        padding = tf.fill((missing, *values.shape[1:]), tf.cast(fill, values.dtype))
-        values = tf.concat([values, padding], axis=0)
-    return distribution.spread(strategy, values, rows)
-
-
 def _loss(logits: tf.Tensor, labels: tf.Tensor, weights: np.ndarray | None = None) -> tf.Tensor:
-    """Sum of -ln p(label) over the rows that are no padding, weighted by class; float32.
+    """Sum of -ln p(label) over the rows, weighted by class; float32.
 
     Labels are class indices (rows,), or 0 and 1 for every class (rows, C), then summed over classes
     too; see :mod:`medxfer.outputs`.
     """
-    logits, known = tf.cast(logits, tf.float32), tf.maximum(labels, 0)
+    logits = tf.cast(logits, tf.float32)
     if len(labels.shape) == 1:
-        values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=known, logits=logits)
-        factors = None if weights is None else tf.gather(weights, known)
+        values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        factors = None if weights is None else tf.gather(weights, labels)
     else:
-        present = tf.cast(known, tf.float32)
+        present = tf.cast(labels, tf.float32)
         values = tf.nn.sigmoid_cross_entropy_with_logits(labels=present, logits=logits)
-        factors = None if weights is None else tf.where(known > 0, weights[:, 1], weights[:, 0])
+        factors = None if weights is None else tf.where(labels > 0, weights[:, 1], weights[:, 0])
     if factors is not None:
         values *= factors
-    return tf.reduce_sum(tf.where(labels == _PADDING, 0.0, values))
+    return tf.reduce_sum(values)
 
 
 def _update(

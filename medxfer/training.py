@@ -103,8 +103,8 @@ def fit(
         If a stage's rates and the groups do not match, or a head is to be solved for that is more
         than one dense layer.
     UserError
-        If training diverges, the score is not a number, the batch cannot be divided among the
-        replicas, labels are no classes, or checkpoints belong to another run or are not shared.
+        If training diverges, the score is not a number, labels are no classes, or checkpoints
+        belong to another run or are not shared.
     Terminated
         If the process was asked to end.
     """
@@ -202,7 +202,7 @@ def doubts(
 
 
 def _check(run: Run) -> None:
-    """Raise UserError for data that this network and these replicas cannot train on."""
+    """Raise UserError for data that this network cannot train on."""
     classes = run.model.output_shape[-1]
     for part in (run.train, run.validation):
         highest = classes - 1 if part.labels.ndim == 1 else 1
@@ -211,21 +211,19 @@ def _check(run: Run) -> None:
                 f"Labels must be 0 to {highest}, for {classes} classes. Received: "
                 f"{part.labels.min()} to {part.labels.max()}. Prepare the data again."
             )
-    train, config = run.train, run.config
-    counts = outputs.class_counts(train.labels, classes)
+    processes, count = distribution.process(run.strategy)[1], run.train.num_examples
+    if processes > 1 and min(count, run.config.batch_size) < run.strategy.num_replicas_in_sync:
+        raise UserError(
+            f"{count} training examples in batches of {run.config.batch_size} are too few for "
+            f"{run.strategy.num_replicas_in_sync} devices of {processes} processes: use fewer."
+        )
+    counts = outputs.class_counts(run.train.labels, classes)
     if absent := [str(index) for index in np.flatnonzero(counts == 0)]:
         logging.warning(
             "No training image shows class %s (counted from 0): the network cannot learn %s. Is "
             "--fraction too small?",
             ", ".join(absent),
             "it" if len(absent) == 1 else "them",
-        )
-    replicas = run.strategy.num_replicas_in_sync
-    if config.batch_size % replicas or train.num_examples < replicas:
-        raise UserError(
-            f"--batch_size must be a multiple of the number of replicas, {replicas}, and there "
-            f"must be as many training examples. Received: --batch_size={config.batch_size}, "
-            f"{train.num_examples} examples."
         )
 
 

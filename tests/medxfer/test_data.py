@@ -148,11 +148,6 @@ def test_slices_of_the_processes_join_to_the_global_batches(folder, count):
                 np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
-def test_a_batch_that_does_not_divide_is_refused(folder):
-    with pytest.raises(UserError, match="--batch_size must be a multiple of the 3 processes"):
-        pipeline(folder, batch_size=16, process=(0, 3))
-
-
 def test_a_fraction_keeps_whole_subjects_and_is_nested(folder):
     whole = pipeline(folder, seed=4)
     kept = set(whole.subjects)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from data_prep import signals
 from data_prep.errors import UserError
 from medxfer import checkpoints, distribution
-from tests.testing import train_replicas
+from tests.testing import train_few, train_replicas
 
 SECONDS = 180
 
@@ -88,6 +88,36 @@ def test_two_replicas_train_like_one_device(tmp_path, alone):
     replicas, processes, masks = assert_same_as_alone(tmp_path / "process-0.npz", alone)
     assert (replicas, processes) == (2, 1)
     assert not np.array_equal(*masks)
+
+
+def few(counts):
+    """Steps on so many examples on one device, with the moving means that NumPy finds."""
+    found = train_few.all_steps(distribution.strategy("one"), counts)
+    for name, mean in train_few.means(counts).items():
+        np.testing.assert_allclose(found[name], mean, rtol=1e-5, err_msg=name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("replicas", "counts"),
+    [
+        (2, (1, 3)),
+        *(pytest.param(count, tuple(range(1, 10)), marks=pytest.mark.slow) for count in (2, 3, 4)),
+    ],
+)
+def test_few_examples_on_several_replicas_are_those_of_one(tmp_path, replicas, counts):
+    """Of any number of examples up to two batches and one, nothing enters that is none."""
+    path = tmp_path / "found.npz"
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.testing.train_few", str(replicas),
+         ",".join(map(str, counts)), str(path)],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+        check=True, timeout=SECONDS,
+    )  # fmt: skip
+    with np.load(path) as found:
+        assert found["replicas"] == replicas
+        for name, value in few(counts).items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=2e-5, err_msg=name)
 
 
 def two_workers(folder, cache, *options):

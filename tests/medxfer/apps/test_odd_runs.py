@@ -50,7 +50,9 @@ def test_classes_of_any_name(driver, tmp_path):
     names = card["data"]["classes"]
     assert sorted(names) == sorted(ODD)
     table = list(csv.DictReader((run / "predictions.csv").read_text("utf-8").splitlines()))
-    assert [f"p_{name}" for name in names] == [key for key in table[0] if key.startswith("p_")]
+    assert [f"p_{name.replace(' ', '_')}" for name in names] == [
+        key for key in table[0] if key.startswith("p_")
+    ]
     page = (run / "report.html").read_text("utf-8")
     assert "正常" in page and "&lt;c&gt;" in page
     served = tf.saved_model.load(str(run / card["export"])).signatures["classify"]
