@@ -146,7 +146,8 @@ def needs(
     # Weights; of what moves also gradients, the best ones so far, and the optimizer's one or two.
     parameters = sum(group.parameters for group in groups)
     copies = 3 + (any(stage.optimizer == "adam" for stage in stages))
-    activations = config.batch_size * sum(group.activations for group in groups)
+    batch = min(config.batch_size, counts["train"])
+    activations = batch * sum(group.activations for group in groups)
     memory = RUNTIME + sum(held) + kept
     memory += _FLOAT * (parameters + copies * moving + 2 * activations)
     return Needs(memory, disk + mapped, seconds)

@@ -58,8 +58,9 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
         ``one``: one device. ``mirrored``: every GPU of this machine or, without GPUs, every logical
         CPU. ``multi_worker``: every process that the environment variable TF_CONFIG lists, started
         alike on each machine, or every task of SLURM's ``srun``; ask for it before TensorFlow's
-        first operation. ``auto``: ``multi_worker`` if either names several processes, else
-        ``mirrored`` if there are several GPUs, else ``one``.
+        first operation; of one process alone ``mirrored``. ``auto``: ``multi_worker`` if either
+        names several processes, else ``mirrored`` if there are several GPUs, else ``one``. Of one
+        device alone each is ``one``.
 
     Raises
     ------
@@ -68,27 +69,27 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
     """
     if name not in STRATEGIES:
         raise UserError(f"--distribute must be one of {', '.join(STRATEGIES)}. Received: {name}.")
-    several = _listed_processes() > 1
+    listed = _listed_processes()
+    processes = listed if listed > 1 else max(listed, _slurm_tasks())
     if name == "auto":
-        if several or _slurm_tasks() > 1:
+        if processes > 1:
             return strategy("multi_worker")
         gpus = len(tf.config.list_physical_devices("GPU"))
         return strategy("mirrored" if gpus > 1 else "one")
-    if name == "multi_worker":
-        if not several and _slurm_tasks() > 1:
-            return tf.distribute.MultiWorkerMirroredStrategy(_slurm_cluster())
-        if not _listed_processes():
-            raise UserError(
-                "--distribute=multi_worker needs the environment variable TF_CONFIG: JSON with "
-                "'cluster' (the addresses of all workers) and 'task' (this worker's index), or "
-                "several tasks of SLURM's srun."
-            )
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    if name == "mirrored":
-        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-        return tf.distribute.MirroredStrategy(
-            [device.name for device in tf.config.list_logical_devices(kind)]
+    if name == "multi_worker" and not processes:
+        raise UserError(
+            "--distribute=multi_worker needs the environment variable TF_CONFIG: JSON with "
+            "'cluster' (the addresses of all workers) and 'task' (this worker's index), or "
+            "several tasks of SLURM's srun."
         )
+    if name == "multi_worker" and processes > 1:
+        return tf.distribute.MultiWorkerMirroredStrategy(None if listed > 1 else _slurm_cluster())
+    if name != "one":
+        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        devices = [device.name for device in tf.config.list_logical_devices(kind)]
+        if len(devices) > 1:
+            return tf.distribute.MirroredStrategy(devices)
+        logging.info("--distribute=%s: there is one device, and training is as on one.", name)
     return tf.distribute.get_strategy()
 
 

@@ -126,9 +126,9 @@ def train(
     strategy = distribution.strategy(config.distribute)
     with strategy.scope():
         built = build(config, len(folder.classes))
-    train_part, validation_part = (
-        part(config, folder, built, strategy, split) for split in ("train", "validation")
-    )
+    train_part = part(config, folder, built, strategy, "train")
+    given, config = config, clamped(config, train_part.num_examples)
+    validation_part = part(config, folder, built, strategy, "validation")
     logging.info(
         "%d training images of %d subjects, %d validation images of %d subjects.",
         train_part.num_examples,
@@ -142,11 +142,11 @@ def train(
         with distribution.agreed(strategy):
             if chief:
                 held.enter_context(run.hold())
-                run.begin(config)  # not before data and weights are known to be good
+                run.begin(given)  # not before data and weights are known to be good
                 run.require_inputs(*inputs)
         with distribution.agreed(strategy):
             if not chief:  # it finds what the chief has written
-                run.check(config)
+                run.check(given)
                 run.require_inputs(*inputs, write=False)
         if chief and not (run.path / "checkpoints").exists():
             _say_start(config, built, train_part)
@@ -275,6 +275,18 @@ def part(
         process=distribution.process(strategy),
         balanced=config.balance == "sampling" and split == "train",
     )
+
+
+def clamped(config: Config, examples: int) -> Config:
+    """The settings with a batch of at most so many training examples."""
+    if config.batch_size <= examples:
+        return config
+    logging.warning(
+        "--batch_size=%d is more than the %d training examples: a batch is all of them.",
+        config.batch_size,
+        examples,
+    )
+    return dataclasses.replace(config, batch_size=examples)
 
 
 def without_paths(config: Config) -> dict:

@@ -208,6 +208,7 @@ def command(config: Config, output: pathlib.Path) -> RangeTest:
         built = experiment.build(config, len(folder.classes))
     stages = tuning.stages_for(config.tune, list(built.groups), config, built.weights.new)
     train = experiment.part(config, folder, built, strategy, "train")
+    config = experiment.clamped(config, train.num_examples)
     found = find(built, stages, train, config=config, strategy=strategy)
     if distribution.is_chief(strategy):
         _write(found, config, folder, output)

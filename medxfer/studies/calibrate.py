@@ -41,7 +41,7 @@ def measure(config: Config) -> dict:
     experiment.start(config)
     built = experiment.build(config, len(folder.classes))
     opened = time.perf_counter() - began
-    strategy, batch = distribution.strategy("one"), config.batch_size
+    strategy, batch = distribution.strategy("one"), min(config.batch_size, folder.count("train"))
     labels = np.zeros(batch, np.int64)
 
     def timed(work) -> float:

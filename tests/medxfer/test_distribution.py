@@ -335,3 +335,21 @@ def test_float16_on_a_cpu_is_refused(monkeypatch):
     gpu(monkeypatch)
     with pytest.raises(UserError, match="mixed_float16 needs a GPU"):
         distribution.resolve_precision("mixed_float16")
+
+
+@pytest.mark.parametrize("name", ["auto", "one", "mirrored", "multi_worker"])
+@pytest.mark.parametrize("listed", ["", "TF_CONFIG", "SLURM"])
+def test_one_device_is_the_plain_way(monkeypatch, name, listed):
+    cluster = {"worker": ["localhost:4000"]}
+    if listed == "TF_CONFIG":
+        task = {"type": "worker", "index": 0}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    if listed == "SLURM":
+        monkeypatch.setenv("SLURM_PROCID", "0")
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    anew = distribution.strategy.__wrapped__
+    if name == "multi_worker" and not listed:
+        with pytest.raises(UserError, match="TF_CONFIG"):
+            anew(name)
+    else:
+        assert anew(name) is tf.distribute.get_strategy()

@@ -172,3 +172,33 @@ def test_of_what_fails_after_training_the_same_command_does_only_the_rest(
     assert card["metrics"] == kept["metrics"] and card["history"] == kept["history"]
     assert (run / "checkpoints" / "best.weights.h5").stat() == weights
     assert (run / "report.html").is_file() and not (run / "training.json").exists()
+
+
+def test_one_replica_and_a_batch_above_the_data(driver, carotid_records, tmp_path):
+    prep = json.loads((carotid_records / "prep.json").read_text())
+    examples = prep["splits"]["train"]["examples"]
+    found = {}
+    for batch, how in ((10**6, "mirrored"), (examples, "one")):
+        run = tmp_path / how
+        done = driver.call(
+            *COMMON, "--app=cimt", f"--data={carotid_records}", f"--run={run}", "--noexport",
+            f"--batch_size={batch}", f"--distribute={how}", "--nocounterparts",
+        )  # fmt: skip
+        assert done.status == 0, done.err
+        card = json.loads((run / "run_card.json").read_text())
+        assert card["config"]["batch_size"] == examples
+        found[how] = [{**epoch, "images_per_second": 0} for epoch in card["history"]]
+        words = f"is more than the {examples} training examples: a batch is all of them."
+        assert (words in done.err) == (batch > examples)
+        assert ("there is one device" in done.err) == (how == "mirrored")
+    assert found["mirrored"] == found["one"]
+    again = driver.call(
+        *COMMON, "--app=cimt", f"--data={carotid_records}", f"--run={tmp_path / 'mirrored'}",
+        "--noexport", "--batch_size=1000000", "--distribute=mirrored", "--nocounterparts",
+    )  # fmt: skip
+    assert "already finished" in again.err
+    tried = driver.call(
+        *COMMON, "--app=cimt", f"--data={carotid_records}", "--lr_find",
+        f"--run={tmp_path / 'rates'}", "--batch_size=1000000",
+    )  # fmt: skip
+    assert tried.status == 0 and words in tried.err, tried.err
