@@ -139,8 +139,27 @@ def assign(
     return {subject: part for part in PARTS for subject in parts[part]}
 
 
-def fraction(subjects: Iterable[str], share: float, key: str) -> frozenset[str]:
+def fraction(
+    subjects: Iterable[str],
+    share: float,
+    key: str,
+    *,
+    least: int = 1,
+    shown: Mapping[str, Collection] | None = None,
+) -> frozenset[str]:
     """A share of the subjects, at least one; for one ``key`` a smaller share lies in a larger one.
+
+    Parameters
+    ----------
+    subjects : iterable of str
+    share : float
+    key : str
+        Decides, with the subjects, which ones.
+    least : int
+        Minimum number of subjects, where there are so many.
+    shown : mapping, optional
+        Subject -> what it shows, such as classes. What is shown by any subject is then shown by the
+        share: the first subjects that show what lacks come on top.
 
     Raises
     ------
@@ -152,7 +171,14 @@ def fraction(subjects: Iterable[str], share: float, key: str) -> frozenset[str]:
         raise UserError(f"--fraction must be above 0 and at most 1. Received: {share}.")
     if not ranked:
         raise UserError("There is no subject to take a fraction of.")
-    return frozenset(ranked[: _share(share, len(ranked))])
+    kept = ranked[: max(least, _share(share, len(ranked)))]
+    if shown:
+        seen = set().union(*(shown[subject] for subject in kept))
+        for subject in ranked:
+            if not seen.issuperset(shown[subject]):
+                kept.append(subject)
+                seen.update(shown[subject])
+    return frozenset(kept)
 
 
 def require_disjoint(subjects: Mapping[str, Collection[str]], parts: Mapping[str, str]) -> None:

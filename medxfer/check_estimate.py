@@ -80,7 +80,7 @@ def text(folder: DatasetFolder, shapes: Mapping[str, Sequence[int]], config: Con
     finally:
         keras.mixed_precision.set_dtype_policy(policy)
     counts = {split: folder.count(split) for split in ("train", "validation")}
-    counts["train"] = math.ceil(counts["train"] * config.fraction)
+    counts = {split: math.ceil(count * config.fraction) for split, count in counts.items()}
     images = [counts[split] * math.prod(shapes[split]) for split in counts]
     found = needs(
         groups_table.groups_of(model, network.LAYER_GROUPS),

@@ -36,7 +36,7 @@ class Config:
     init: str = "gaussian"  # of layers without pre-trained weights
     data: str = ""  # folder of records; empty: the app's phantom
     seed: int = 0
-    fraction: float = 1.0  # share of the training subjects
+    fraction: float = 1.0  # share of the training subjects, and of the validation subjects
     epochs: int = 30  # at most; the best validation epoch is kept
     patience: int = 5  # epochs without a better validation score before training ends
     batch_size: int = 50  # global: over all replicas and workers (Caffe's fine-tuning recipe)

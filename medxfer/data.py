@@ -10,7 +10,7 @@ import hashlib
 import math
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
 import numpy as np
@@ -45,7 +45,9 @@ class Pipeline:
     seed : int
         Decides the order of the epochs and which subjects a fraction keeps.
     fraction : float
-        Share of the subjects: nested, by subject (see :func:`data_prep.splits.fraction`).
+        Share of the subjects, see :func:`kept`.
+    least : int
+        Minimum number of subjects.
     process : index, count
         Of several processes: every one takes its contiguous slice of each global batch, so that
         together they see what a single one would.
@@ -86,6 +88,7 @@ class Pipeline:
         transform: Transform,
         seed: int = 0,
         fraction: float = 1.0,
+        least: int = 1,
         process: tuple[int, int] = (0, 1),
         balanced: bool = False,
         cache_dir: pathlib.Path | None = None,
@@ -97,8 +100,8 @@ class Pipeline:
                 f"{folder.path} may have several: take --balance=weights."
             )
         self._images, labels, subjects, cases = _load(folder, split, cache_dir, memory_limit)
-        kept = splits.fraction(folder.subjects(split), fraction, f"fraction {seed}")
-        self.rows = np.flatnonzero([subject in kept for subject in subjects])
+        own = kept(folder, split, labels, subjects, fraction, seed, least)
+        self.rows = np.flatnonzero([subject in own for subject in subjects])
         if not self.rows.size:
             raise UserError(f"Split '{split}' of {folder.path} has no example of these subjects.")
         self.num_examples = len(self.rows)
@@ -180,6 +183,49 @@ class Pipeline:
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return untuned(dataset.prefetch(_AHEAD).with_options(options))
+
+
+def kept(
+    folder: DatasetFolder,
+    split: str,
+    labels: np.ndarray,
+    subjects: Sequence[str],
+    fraction: float,
+    seed: int,
+    least: int = 1,
+) -> frozenset[str]:
+    """Subjects of a split that a run on a fraction of the data uses: nested, by subject.
+
+    The validation part is as much smaller as the training part, but shows all its classes, without
+    which nothing could be validated.
+
+    Parameters
+    ----------
+    folder, split
+    labels : int64 array, (N,) or (N, classes)
+    subjects : sequence of N str
+    fraction, seed, least
+        As for :class:`Pipeline`.
+    """
+    known = subjects if split == "validation" else folder.subjects(split)
+    shown: dict[str, set] = {subject: set() for subject in known}
+    if split == "validation":
+        for subject, label in zip(subjects, labels.tolist(), strict=True):
+            shown[subject].update(enumerate(label) if labels.ndim > 1 else [label])
+    return splits.fraction(shown, fraction, f"fraction {seed}", least=least, shown=shown)
+
+
+def labelled(folder: DatasetFolder, split: str) -> tuple[np.ndarray, list[str]]:
+    """Labels and subjects of a split as :class:`Pipeline` has them, without its images."""
+    spec = records.parse_spec(folder.extras)
+    wanted = {name: spec[name] for name in ("label", "subject")}
+    if folder.multilabel:
+        wanted["labels"] = tf.io.FixedLenFeature([len(folder.classes)], tf.int64)
+    dataset = tf.data.TFRecordDataset([str(path) for path in folder.files(split)])
+    dataset = dataset.map(lambda record: tf.io.parse_single_example(record, wanted))
+    found = list(_guarded(dataset, folder, split))
+    labels = [example.get("labels", example["label"]) for example in found]
+    return np.array(labels, np.int64), [example["subject"].decode() for example in found]
 
 
 def units(folder: DatasetFolder, split: str) -> Iterator[dict]:

@@ -223,6 +223,7 @@ def _fit(
             **_described(folder),
             "synthetic": not config.data,
             "training_subjects_used": len(set(train_part.subjects)),
+            "validation_subjects_used": len(set(validation_part.subjects)),
             "pixels": pixels.ranges(*train_part.stored(pixels.MOST), len(set(train_part.subjects))),
             "seen_subjects": sorted({*train_part.subjects, *validation_part.subjects}),
         },
@@ -258,7 +259,7 @@ def part(
     strategy: tf.distribute.Strategy,
     split: str,
 ) -> data.Pipeline:
-    """The split ``train``, or the share of its subjects that is asked for, or ``validation``.
+    """The split ``train`` or ``validation``, or the share of its subjects that is asked for.
 
     Raises
     ------
@@ -271,7 +272,8 @@ def part(
         batch_size=config.batch_size,
         transform=data.patch_transform(built.network),
         seed=config.seed,
-        fraction=config.fraction if split == "train" else 1.0,
+        fraction=config.fraction,
+        least=2 if config.tune == auto.AUTO and split == "validation" else 1,
         process=distribution.process(strategy),
         balanced=config.balance == "sampling" and split == "train",
     )

@@ -126,7 +126,9 @@ flags.DEFINE_integer(
     "Global batch, over all replicas and workers; 50 as in Caffe's fine-tuning recipe.",
 )
 flags.DEFINE_float(
-    "fraction", _DEFAULTS.fraction, "Share of the training subjects; smaller shares are nested."
+    "fraction",
+    _DEFAULTS.fraction,
+    "Share of the training and of the validation subjects; smaller shares are nested.",
 )
 flags.DEFINE_integer("seed", _DEFAULTS.seed, "Seed of initial weights, order and dropout.")
 flags.DEFINE_float(

@@ -26,8 +26,6 @@ CLASSES = None  # those of the records
 UNIT = "image"
 INPUT = "image"
 SHOWN = 12  # images in the figure of mistakes
-LEARNT = ("train", "validation")  # what the classic method learns from, as the network does
-
 BATCH = 64  # images scored at once
 
 #: Images uint8 (N, side, side, 3) -> probabilities float (N, classes).
@@ -124,27 +122,29 @@ def cnn(network) -> Scorer:
 
 
 def counterparts(folder, subjects: Collection[str] | None = None) -> dict[str, Scorer]:
-    """Logistic regression on classic features, which learns from training and validation images.
+    """Logistic regression on classic features, which learns from the training images.
 
-    ``subjects``: learn from these alone, those the network learnt from. Where they show one class
-    only there is nothing to learn.
+    Its strength is chosen on the validation images, as the network's epoch is. ``subjects``: those
+    that the network saw, others take no part. Where training images show one class only there is
+    nothing to learn.
     """
     from medxfer import data
     from medxfer.handcrafted import classify as classic
 
-    features, truth, owners = [], [], []
-    for split in [name for name in LEARNT if name in folder.splits]:
+    def part(split: str) -> tuple[NDArray, NDArray[np.int64]]:
+        features, truth = [], []
         for unit in data.units(folder, split):
             if subjects is None or unit["subject"] in subjects:
                 features.append(classic.features(unit["image"]))
                 truth.append(unit["labels"])
-                owners.append(unit["subject"])
-    labels = np.array(truth, np.int64).reshape(len(truth), len(folder.classes))
-    if not folder.multilabel:
-        labels = labels.argmax(axis=1)
+        labels = np.array(truth, np.int64).reshape(len(truth), len(folder.classes))
+        return np.array(features), labels if folder.multilabel else labels.argmax(axis=1)
+
+    features, labels = part("train")
     if len(np.unique(labels)) < 2:
         return {}
-    fitted = classic.fit(np.array(features), labels, owners, len(folder.classes))
+    held = part("validation") if "validation" in folder.splits else None
+    fitted = classic.fit(features, labels, len(folder.classes), held)
 
     def handcrafted(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         return fitted.probabilities(np.array([classic.features(image) for image in images]))

@@ -118,16 +118,14 @@ def cnn(network) -> Scorer:
 def counterparts(folder, subjects: Collection[str] | None = None) -> dict[str, Scorer]:
     """The DCT histograms with a forest that learns from training frames; variance of Laplacian.
 
-    ``subjects``: learn from these alone, those the network learnt from. Without any frame of theirs
-    there is no forest.
+    ``subjects``: learn from these alone, those that the network saw. Without frames of both kinds
+    there is no forest. It has nothing to choose, so it does without the validation part.
     """
     from medxfer import data
 
     features, labels = [], []
-    for split in [name for name in ("train_unit", "validation_unit") if name in folder.splits]:
-        for unit in data.units(folder, split):
-            if subjects is not None and unit["subject"] not in subjects:
-                continue
+    for unit in data.units(folder, "train_unit"):
+        if subjects is None or unit["subject"] in subjects:
             features.append(classic.features(unit["image"][None])[0])
             labels.append(int(unit["label"]))
     plain = {"Laplacian variance": lambda unit: classic.laplacian_variance(unit["image"])}

@@ -44,23 +44,22 @@ rows = _detection.rows
 
 
 def counterparts(folder, subjects: Collection[str] | None = None) -> dict[str, Scorer]:
-    """The multiple-instance classifier, which learns from the training and validation part.
+    """The multiple-instance classifier, which learns from the training part as the network does.
 
-    ``subjects``: learn from these alone, those the network learnt from. Without candidates of both
-    kinds there is none.
+    ``subjects``: learn from these alone, those that the network saw. Without candidates of both
+    kinds there is none. It has nothing to choose, so it does without the validation part.
     """
     from medxfer import data
 
     features, bags, labels = [], [], []
     names: dict[tuple[str, int], int] = {}
-    for split in [name for name in ("train_unit", "validation_unit") if name in folder.splits]:
-        for unit in data.units(folder, split):
-            if subjects is not None and unit["subject"] not in subjects:
-                continue
-            lesion = unit["case"], int(unit["lesion"])
-            features.append(unit["features"])
-            labels.append(int(unit["label"]))
-            bags.append(names.setdefault(lesion, len(names)) if labels[-1] else -1)
+    for unit in data.units(folder, "train_unit"):
+        if subjects is not None and unit["subject"] not in subjects:
+            continue
+        lesion = unit["case"], int(unit["lesion"])
+        features.append(unit["features"])
+        labels.append(int(unit["label"]))
+        bags.append(names.setdefault(lesion, len(names)) if labels[-1] else -1)
     if len(set(labels)) < 2:
         return {}
     fitted = classic.fit(np.array(features, np.float64), np.array(bags), np.array(labels))

@@ -10,7 +10,7 @@ What was usual before networks, as one method for any kind of image:
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,7 +28,6 @@ LEVELS, DISTANCES = 32, (1, 2, 4)  # of co-occurrence
 STATISTICS = ("contrast", "homogeneity", "energy", "correlation")
 BINS = 16
 STRENGTHS = tuple(10.0**power for power in range(-5, 1))  # inverse, of the regularisation
-FOLDS = 5
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # luma of ITU-R BT.601
 _ANGLES = np.arange(4) * np.pi / 4
 
@@ -118,33 +117,29 @@ class Classifier:
 
 
 def fit(
-    features: ArrayLike, labels: ArrayLike, subjects: Sequence[str], classes: int
+    features: ArrayLike,
+    labels: ArrayLike,
+    classes: int,
+    held: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Classifier:
-    """Fit with the strength whose likelihood is best in cross-validation by subject.
+    """Fit with the strength whose likelihood is best on images held out.
 
     Parameters
     ----------
     features : array of shape (N, F)
     labels : integer array of shape (N,) or (N, classes)
         Class indices, at least two different ones; or 0 and 1 for every class.
-    subjects : sequence of N labels
     classes : int
         A class without examples has the probability 0, or, of several labels, half an example's.
+    held : (features, labels), optional
+        Of the validation images. Without any a strength in the middle is taken.
     """
     features, labels = np.asarray(features, np.float64), np.asarray(labels)
-    names, member = np.unique(np.asarray(subjects), return_inverse=True)
-    folds = np.random.default_rng(0).permutation(len(names))[member] % min(FOLDS, len(names))
-    strength = STRENGTHS[len(STRENGTHS) // 2]
-    if len(names) > 1:
-        losses = np.zeros(len(STRENGTHS))
-        for fold in np.unique(folds):
-            held = folds == fold
-            if len(np.unique(labels[~held])) > 1:
-                models = _path(features[~held], labels[~held], classes)
-                losses += [_loss(model, features[held], labels[held]) for model in models]
-        strength = STRENGTHS[int(np.argmin(losses))]
-    *_, chosen = _path(features, labels, classes, up_to=strength)
-    return chosen
+    if held is None or not len(held[0]):
+        *_, chosen = _path(features, labels, classes, up_to=STRENGTHS[len(STRENGTHS) // 2])
+        return chosen
+    unseen, truth = np.asarray(held[0], np.float64), np.asarray(held[1])
+    return min(_path(features, labels, classes), key=lambda model: _loss(model, unseen, truth))
 
 
 def _path(

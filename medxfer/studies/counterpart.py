@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 import time
 
-from data_prep import command, quiet, splits
+from data_prep import command, quiet
 from medxfer import main, provenance, runs
 from medxfer.config import Config
 
@@ -21,15 +21,18 @@ def evaluate(config: Config, run: runs.RunFolder) -> dict:
     UserError
         If the records or the folder cannot be used.
     """
-    from medxfer import experiment
+    from medxfer import data, experiment
 
     started = time.monotonic()
     app = experiment.app_of(config)
     run.check(config)
     folder = experiment.open_data(config)
     run.begin(config)
-    subjects = splits.fraction(folder.subjects("train"), config.fraction, f"fraction {config.seed}")
-    seen = sorted(subjects.union(folder.subjects("validation")))
+    used = {
+        split: data.kept(folder, split, *data.labelled(folder, split), config.fraction, config.seed)
+        for split in ("train", "validation")
+    }
+    seen = sorted(set().union(*used.values()))
     methods = {
         name: app.score(folder, "test", scorer)
         for name, scorer in app.counterparts(folder, seen).items()
@@ -47,7 +50,10 @@ def evaluate(config: Config, run: runs.RunFolder) -> dict:
         "app": config.app,
         "data": {
             "fingerprint": folder.fingerprint,
-            "training_subjects_used": len(subjects),
+            **{
+                f"{name}_subjects_used": len(used[split])
+                for split, name in (("train", "training"), ("validation", "validation"))
+            },
             "seen_subjects": seen,
         },
         "metrics": found,

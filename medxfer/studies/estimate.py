@@ -130,7 +130,7 @@ def _from_calibration(
 ) -> float:
     steps = measured["steps"]
     names = tuple(reversed(steps))
-    trained, watched = examples["train"] * share, examples["validation"]
+    trained, watched = (examples[split] * share for split in ("train", "validation"))
     once = (trained + watched) * measured["image"]
     seconds = measured["start"] + measured["open"] + measured["units"] * measured["unit"]
     kept = False  # what frozen layers make of the images

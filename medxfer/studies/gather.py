@@ -236,7 +236,7 @@ def gather(
         depths,
         runs,
         passed_over,
-        [text for text in (*_cautions(plan, app, shares, less), caution) if text],
+        [text for text in (*_cautions(plan, app, shares, less, runs), caution) if text],
         missing,
         dict(failed),
     )
@@ -249,7 +249,11 @@ def _compares(share: Share, runs: Sequence[Finished]) -> bool:
 
 
 def _cautions(
-    plan: Plan, app: ModuleType, shares: Sequence[Share], less: Family | None
+    plan: Plan,
+    app: ModuleType,
+    shares: Sequence[Share],
+    less: Family | None,
+    runs: Sequence[Finished],
 ) -> list[str]:
     """What the numbers cannot show, each thing once."""
     found = [text for share in shares for text in share.family.cautions]
@@ -272,6 +276,17 @@ def _cautions(
                 f"with {share.text} of the training data methods have {min(networks.values())} "
                 f"({least}) to {max(networks.values())} seeds: means of fewer vary more"
             )
+    if any(
+        "validation_subjects_used" not in run.card["data"]
+        and (run.planned.config.fraction < 1 or run.planned.is_counterpart)
+        for run in runs
+        if not run.planned.is_counterpart or counterpart_learns(plan.app)
+    ):
+        found.append(
+            "some runs are of an earlier version, which took all validation subjects for less "
+            "training data and fitted the classic methods to them, too: delete these runs to have "
+            "them anew"
+        )
     if len(shares) > 1 and (before := getattr(app, "LEARNT_BEFORE", "")):
         found.append(
             f"{before} learnt from all training subjects when the data were prepared: only the "

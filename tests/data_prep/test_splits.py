@@ -160,6 +160,23 @@ def test_parts_hold_their_share_of_every_stratum(folds, seed):
     assert parts == splits.assign(sorted(subjects), str(seed), 0.25, 0.2, folds, fold, strata)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_fraction_shows_all_that_is_shown(seed):
+    rng = np.random.default_rng(seed)
+    shown = {f"s{i}": {("a", "b", "c")[min(2, int(rng.exponential(0.6)))]} for i in range(30)}
+    shown["s7"] |= {"rare"}
+    smaller = None
+    for share in (0.01, 0.1, 0.3, 1.0):
+        kept = splits.fraction(shown, share, f"{seed}", shown=shown)
+        assert set().union(*(shown[s] for s in kept)) == set().union(*shown.values())
+        plain = splits.fraction(shown, share, f"{seed}")
+        assert plain <= kept and len(kept) <= len(plain) + 3
+        assert smaller is None or smaller <= kept
+        smaller = kept
+    assert len(splits.fraction(shown, 0.01, "x", least=2)) == 2
+    assert splits.fraction(["one"], 0.01, "x", least=2) == {"one"}
+
+
 def test_a_stratum_of_one_subject_is_learnt_from():
     strata = dict.fromkeys(SUBJECTS, "common") | {SUBJECTS[0]: "rare"}
     for seed in range(10):

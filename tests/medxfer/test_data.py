@@ -163,6 +163,21 @@ def test_a_fraction_keeps_whole_subjects_and_is_nested(folder):
         kept = chosen
 
 
+def test_validation_is_as_much_smaller_and_shows_every_class(folder):
+    whole = pipeline(folder, "validation")
+    last = set(whole.subjects)
+    for share in (1.0, 0.6, 0.3, 0.01):
+        part = pipeline(folder, "validation", seed=4, fraction=share)
+        assert set(part.labels) == set(whole.labels)
+        assert set(part.subjects) <= last  # nested
+        last = set(part.subjects)
+        labels, subjects = data.labelled(folder, "validation")
+        np.testing.assert_array_equal(labels, whole.labels)
+        assert subjects == whole.subjects
+        assert data.kept(folder, "validation", labels, subjects, share, 4) == last
+    assert len(last) == 1
+
+
 def test_the_fingerprint_is_that_of_the_examples(folder):
     whole = pipeline(folder).fingerprint
     assert whole == pipeline(folder, seed=5, batch_size=4).fingerprint

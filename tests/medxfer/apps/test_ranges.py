@@ -37,7 +37,8 @@ def rows(name, strength, cases, seed):
                 error = 0.0 if strength > 9 else np.exp(rng.standard_normal() - strength / 9)
                 row |= {"mm_per_pixel": 0.06, "thickness_mm": 0.7 + error / 99}
                 row |= {f"{i}_error_um": error for i in ("lumen_intima", "media_adventitia")}
-                row["true_thickness_mm"] = 0.7
+                row["true_thickness_mm"] = row["true_polyline_thickness_mm"] = 0.7
+                row["polyline_thickness_mm"] = 0.7 - error / 99
             elif name == "classify":
                 words = ("no", "yes")
                 row |= {"label": words[label], "predicted": words[int(p > 0.5)], "p no": 1 - p}

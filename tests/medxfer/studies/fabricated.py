@@ -90,7 +90,7 @@ def finish(study, plan, planned, cases):
         table += [{**row, "method": "handcrafted", "subject": "nobody"} for row in table]
     run.write_table("predictions.csv", table)
     card = {
-        "data": {"fingerprint": plan.fingerprint},
+        "data": {"fingerprint": plan.fingerprint, "validation_subjects_used": 1},
         "seconds": {"evaluation": 3.0},
         "history": [],
     }

@@ -446,8 +446,8 @@ def test_what_was_never_run_is_estimated_by_its_stages(tune, passes, epochs):
     run = plans.Planned("r", tune, "50 %", 4, config)
     found = estimate._from_calibration(run, measured, {"train": 80, "validation": 30}, 0.5)
     stages = len(epochs) + (tune in ("lp", "lp_ft"))
-    expected = 5 + 3 + 11 * 2 + 0.5 * stages + passes * (40 + 30) * 7
-    assert found == pytest.approx(expected + sum(n * 50 * steps[g] for g, n in epochs.items()))
+    expected = 5 + 3 + 11 * 2 + 0.5 * stages + passes * (40 + 15) * 7
+    assert found == pytest.approx(expected + sum(n * 45 * steps[g] for g, n in epochs.items()))
 
 
 def test_tensorboard_shows_settings_and_measures_of_every_run(made):
