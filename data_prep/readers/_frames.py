@@ -119,10 +119,11 @@ def _middle(level: np.ndarray) -> float:
     top = level.max()
     if level.dtype == bool or 0 <= top <= 1:
         return 0.5
-    for middle in (MASK_LEVEL, MASK_LEVEL << 8 | MASK_LEVEL):
-        if top <= 2 * middle + 1:
-            return middle
-    return np.iinfo(level.dtype).max / 2 if level.dtype.kind in "ui" else np.inf
+    if level.dtype.kind in "ui" and top == np.iinfo(level.dtype).max:
+        return top / 2
+    if top > 0xFFFF:
+        return np.inf
+    return MASK_LEVEL if top <= 0xFF else MASK_LEVEL << 8 | MASK_LEVEL
 
 
 def _drawn(level: np.ndarray, opacity: np.ndarray) -> np.ndarray | None:

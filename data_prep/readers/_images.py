@@ -5,11 +5,13 @@ byte order, depth, which end of the levels is white, opacity, orientation.
 """
 
 import dataclasses
+import io
 import pathlib
+import struct
 import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from data_prep.errors import UserError
 
@@ -17,22 +19,18 @@ MAX_PIXELS = 50_000_000  # far above any clinical still; a damaged or hostile he
 LOSSY = ("JPEG", "MPO", "WEBP")  # formats that may change levels by a few
 ORIENTATION_TAG = 274  # of EXIF and TIFF: how a camera was held
 # Its value -> quarter turns anticlockwise, and whether to mirror left and right afterwards.
-TURNS = {
-    2: (0, True),
-    3: (2, False),
-    4: (2, True),
-    5: (3, True),
-    6: (3, False),
-    7: (1, True),
-    8: (1, False),
-}
+_TURNS = ((0, True), (2, False), (2, True), (3, True), (3, False), (1, True), (1, False))
+TURNS = dict(enumerate(_TURNS, 2))
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how a file starts
 GREY_TOLERANCE = 8  # channels that differ by no more are grey: JPEG moves them by a few levels
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # photometric interpretation -> samples of a pixel
-WHITE_IS_ZERO, PALETTE, CMYK, YCBCR = 0, 3, 5, 6
+WHITE_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 2, 3, 5, 6
 INK_SET_TAG, ASSOCIATED = 332, 1  # the latter: colours are stored times the opacity
 NO_PAGE = 5  # bits of a page that repeats another one smaller, or is its mask
-OWN_CODECS = (1, 8, 32946, 32773)  # TIFF compressions that tifffile reads by itself
+DEFLATE = (8, 32946)
+LOSSY_CODECS = (6, 7, 34892, 34933, 50001)
+PACKED = "the TIFF packs its pixels in a way that is not read: save it without compression"
+OWN_CODECS = (1, 32773, *DEFLATE)  # TIFF compressions that tifffile reads by itself
 
 
 class Unusable(UserError):
@@ -261,7 +259,7 @@ def _other(path: pathlib.Path) -> Decoded:
         is_deep = file.mode[0] != "I" and any(";16" in str(tile[3]) for tile in file.tile)
         file.load()
         orientation = file.getexif().get(ORIENTATION_TAG, 1)  # of a PNG behind the pixels
-        pixels, opacity = _opencv(path) if is_deep else _pillow(file)
+        pixels, opacity = _opencv(np.fromfile(path, np.uint8)) if is_deep else _pillow(file)
         clear = file.info.get("transparency")
         if clear is not None and opacity is None:  # 16 bits: one colour of them is transparent
             is_clear = (pixels.reshape(*pixels.shape[:2], -1) == clear).all(axis=2)
@@ -291,12 +289,11 @@ def _apart(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return pixels[..., 0] if samples < 3 else pixels[..., :3], opacity
 
 
-def _opencv(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Levels and opacity of an image of deep colours, as stored."""
+def _opencv(content: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Levels and opacity of the bytes of a file."""
     import cv2
 
-    # Not by its name, which OpenCV wants in UTF-8.
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise Unusable("the image file is unreadable")
     if pixels.ndim == 3:
@@ -318,15 +315,11 @@ def _tiff(path: pathlib.Path) -> Decoded:
             raise Unusable("the TIFF's colour space is not read: save it as RGB or grey")
         if page.photometric == CMYK and page.tags.valueof(INK_SET_TAG, 1) != 1:
             raise Unusable("the TIFF's inks are not cyan, magenta, yellow and black")
-        if not _is_plain(page):
-            return _compressed(path, page, orientation, pages)
-        pixels = page.asarray()
-        if page.axes == "SYX":
-            pixels = np.moveaxis(pixels, 0, -1)
-        elif page.axes not in ("YX", "YXS"):
-            raise Unusable(f"the pixels have the shape {pixels.shape}, not that of one image")
-        pixels, opacity = _colours(pixels.reshape(*pixels.shape[:2], -1), page, wanted)
-        return _decoded(pixels, opacity, orientation, pages=pages)
+        if page.compression not in DEFLATE:
+            page.predictor = 1  # of what is not compressed so, the tag means nothing
+        found = _plain(page, wanted) if _is_plain(page) else _compressed(path, page)
+        lossy = page.compression in LOSSY_CODECS
+        return _decoded(*found, orientation, pages=pages, lossy=lossy)
 
 
 def _is_plain(page) -> bool:
@@ -339,8 +332,14 @@ def _is_plain(page) -> bool:
     )
 
 
-def _colours(pixels: np.ndarray, page, wanted: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Levels and opacity of the samples (H, W, S) of a page."""
+def _plain(page, wanted: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Levels and opacity of a page; ``wanted``: samples of its colour space."""
+    pixels = page.asarray()
+    if page.axes == "SYX":
+        pixels = np.moveaxis(pixels, 0, -1)
+    elif page.axes not in ("YX", "YXS"):
+        raise Unusable(f"the pixels have the shape {pixels.shape}, not that of one image")
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
     samples = pixels.shape[2]
     if page.photometric == 1 and samples > 2:
         wanted = 3  # CVC-ClinicDB: called grey, and has three samples
@@ -349,7 +348,7 @@ def _colours(pixels: np.ndarray, page, wanted: int) -> tuple[np.ndarray, np.ndar
     opacity = pixels[..., -1] if samples > wanted else None
     pixels = pixels[..., :wanted]
     if page.photometric == PALETTE:
-        pixels = _palette(page)[pixels[..., 0]]
+        pixels = _palette(page)[pixels[..., 0].astype(int)]
     elif page.photometric == CMYK:
         pixels = _from_cmyk(pixels)
     elif page.photometric == WHITE_IS_ZERO:
@@ -386,21 +385,32 @@ def _divided(pixels: np.ndarray, opacity: np.ndarray) -> np.ndarray:
     return (colours if pixels.dtype.kind == "f" else np.rint(colours)).astype(pixels.dtype)
 
 
-def _compressed(path: pathlib.Path, page, orientation: int, pages: int) -> Decoded:
-    """Read a TIFF that tifffile does not decompress by itself."""
-    samples, bits, kind = page.samplesperpixel, page.bitspersample, page.sampleformat
-    lossy = page.compression in (6, 7, 34892, 34933, 50001)
-    if samples > 1 and bits == 16 and kind == 1 and page.planarconfig == 1:
-        pixels, opacity = _opencv(path)
-        if page.photometric != 2:
-            raise Unusable("the TIFF's deep colours are compressed in a way that is not read")
-        return _decoded(pixels, opacity, orientation, pages=pages, lossy=lossy)
-    with Image.open(path) as file:
-        file.load()  # which turns it
+def _compressed(path: pathlib.Path, page) -> tuple[np.ndarray, np.ndarray | None]:
+    """Levels and opacity of a page that tifffile does not decompress by itself, not turned."""
+    content = bytearray(path.read_bytes())
+    if tag := page.tags.get(ORIENTATION_TAG):  # some turn it by themselves, and some cannot
+        struct.pack_into(f"{page.parent.byteorder}H", content, tag.valueoffset, 1)
+    bits, is_single = page.bitspersample, page.samplesperpixel == 1
+    is_deep = bits == 16 and page.photometric == RGB and page.planarconfig == 1
+    # Of other deep ones, Pillow and OpenCV take some for what they are not, without a word.
+    is_known = {
+        1: bits <= 8 or (is_deep and ASSOCIATED not in page.extrasamples),
+        3: bits == 32 and is_single and page.parent.byteorder == "<",
+    }
+    is_grey = bits in (12, 16) and is_single and page.photometric == 1
+    if not (is_known.get(page.sampleformat) or (page.sampleformat == 1 and is_grey)):
+        raise Unusable(PACKED)
+    if is_deep or (page.photometric == YCBCR and page.compression == 1):
+        return _opencv(np.frombuffer(content, np.uint8))
+    try:
+        file = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError as error:
+        raise Unusable(PACKED) from error
+    with file:
+        file.load()
         if page.photometric == PALETTE:
             pixels, opacity = _apart(np.asarray(file))
-            pixels = _palette(page)[pixels]
+            pixels = _palette(page)[pixels.astype(int)]
         else:
             pixels, opacity = _pillow(file)
-    found = _decoded(pixels, opacity, 1, pages=pages, lossy=lossy)
-    return dataclasses.replace(found, orientation=orientation if orientation in TURNS else 1)
+    return (pixels << 4 | pixels >> 8 if page.bitspersample == 12 else pixels), opacity

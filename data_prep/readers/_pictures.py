@@ -262,7 +262,10 @@ def _from_whole(pixels: np.ndarray, levels: str) -> np.ndarray:
         raise Unusable(f"its pixels run from {low} to {high}: levels must be from 0 to {TOP[16]}")
     if pixels.dtype.itemsize == 8 and high <= TOP[8]:  # as NumPy makes whole numbers by itself
         return pixels.astype(np.uint8)
-    bits = depth(high, 16) if levels == "depth" else 16
+    is_short = pixels.dtype.itemsize < 4  # longer ones hold 16 bits, as Pillow makes them
+    bits = int(np.iinfo(pixels.dtype).max).bit_length() if is_short else 16
+    if levels == "depth":
+        bits = min(bits, depth(high, 16))
     return scale(pixels, *((low, high) if levels == "image" else (0, (1 << bits) - 1)))
 
 
