@@ -25,7 +25,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from absl import logging
 
-from data_prep import progress, records
+from data_prep import progress, records, signals
 from data_prep.errors import AGAIN, OutputError, UserError, no_room
 from data_prep.readers._paths import inside
 
@@ -355,7 +355,8 @@ def _pooled(
             while waiting or running:
                 # Few at a time: when the pool breaks, any of these may be the cause.
                 while waiting and len(running) < 2 * workers:
-                    running[pool.submit(work, waiting[0])] = waiting[0]
+                    with signals.shielded():  # studies in hand are finished and kept
+                        running[pool.submit(work, waiting[0])] = waiting[0]
                     waiting.popleft()
                 done, _ = concurrent.futures.wait(running, return_when="FIRST_COMPLETED")
                 for future in done:
@@ -371,7 +372,9 @@ def _pooled(
 def _alone(work: Work, job: Job) -> Skipped | None:
     with _pool(1) as pool:
         try:
-            return pool.submit(work, job).result()
+            with signals.shielded():
+                future = pool.submit(work, job)
+            return future.result()
         except BrokenProcessPool:
             return Skipped(job[0], DIED, DIED)
 

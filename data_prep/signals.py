@@ -76,6 +76,16 @@ def deferred() -> Iterator[Callable[[], BaseException | None]]:
 
 
 @contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Let processes that start in the block inherit that Ctrl-C does not reach them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def told(where: Callable[[], str]) -> Iterator[None]:
     """Add a sentence, where the same command goes on, to what a signal raises in the block."""
     try:

@@ -148,6 +148,15 @@ def test_in_the_background_of_a_shell_ctrl_c_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
+def test_ctrl_c_does_not_reach_processes_that_are_shielded():
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('went on')"
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with signals.shielded():
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.stdout == b"went on\n"
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
 def test_a_long_epoch_is_saved_on_the_way(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(checkpoints, "LONG", 0)
     with pytest.raises(Died):
