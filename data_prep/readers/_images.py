@@ -305,10 +305,11 @@ def _tiff(path: pathlib.Path) -> Decoded:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        page = file.pages.first
+        whole = [each for each in file.pages if not each.subfiletype & NO_PAGE]
+        if not whole:
+            raise Unusable("the TIFF holds a preview or a mask of an image only")
+        page, pages = whole[0], max(len(whole), (file.imagej_metadata or {}).get("images", 1))
         check_pixels(page.imagelength, page.imagewidth)
-        pages = sum(not each.subfiletype & NO_PAGE for each in file.pages)
-        pages = max(pages, int((file.imagej_metadata or {}).get("images", 1)))
         orientation = int(page.tags.valueof(ORIENTATION_TAG, 1))
         wanted = COLOURS.get(page.photometric)
         if wanted is None or page.tags.valueof(262) is None:
@@ -398,7 +399,8 @@ def _compressed(path: pathlib.Path, page) -> tuple[np.ndarray, np.ndarray | None
         3: bits == 32 and is_single and page.parent.byteorder == "<",
     }
     is_grey = bits in (12, 16) and is_single and page.photometric == 1
-    if not (is_known.get(page.sampleformat) or (page.sampleformat == 1 and is_grey)):
+    is_known[1] |= is_grey
+    if page.index or not is_known.get(page.sampleformat):  # other pages are not asked for
         raise Unusable(PACKED)
     if is_deep or (page.photometric == YCBCR and page.compression == 1):
         return _opencv(np.frombuffer(content, np.uint8))

@@ -12,6 +12,7 @@ from data_prep.readers import (
     _deflated,
     _images,
     _matlab,
+    _pictures,
     dicom_ct,
     dicom_ultrasound,
     tables,
@@ -20,7 +21,7 @@ from data_prep.readers._calibration import Calibration
 from data_prep.readers._images import Unusable
 from data_prep.readers._paths import inside
 
-SUFFIXES = (".cri", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".dcm", ".dicom", ".ima")
+SUFFIXES = (*_pictures.SUFFIXES, ".cri", ".dcm", ".dicom", ".ima")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 import pathlib
 from collections.abc import Iterator
 
-from data_prep.errors import UserError
 from data_prep.readers import _colonoscopy, _frames, _video
 from data_prep.readers._colonoscopy import Frame, Sampling
 from data_prep.readers._images import Unusable
@@ -26,18 +25,23 @@ def frames(path: pathlib.Path, every_s: float | None, notes: list[str]) -> Itera
     Raises
     ------
     UserError
-        If it cannot be read to its end.
+        If a video cannot be read to its end, or no image can be read.
     """
     cases = _colonoscopy.find(path)
-    # A folder of stills may be a case for each image.
-    number = 0
-    try:
-        for case in cases:
+    # A folder of stills may be a case for each image: one that is damaged is left out.
+    number, reason = 0, None
+    for case in cases:
+        try:
             for frame in _colonoscopy.frames(case, Sampling(every_s=every_s), notes):
                 yield frame if len(cases) == 1 else _renumbered(frame, number)
                 number += 1
-    except Unusable as error:
-        raise UserError(str(error)) from error
+        except Unusable as error:
+            if case.video:
+                raise
+            reason = reason or error
+            notes.append(f"left out: {error}")
+    if reason and not number:
+        raise reason
 
 
 def _renumbered(frame: Frame, number: int) -> Frame:
