@@ -200,7 +200,8 @@ def check(path: str, app_name: str, config: Config | None = None) -> bool:
         problems = survey.problems
         if config is not None:
             shapes = {split.name: split.shape for split in survey.splits if split.shape}
-            print(check_estimate.text(folder, shapes, config))
+            with progress.doing("Timing what a run does"):
+                print(check_estimate.text(folder, shapes, config))
     for problem in problems:
         logging.error("%s", problem)
     found = (

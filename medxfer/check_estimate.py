@@ -9,16 +9,19 @@ forwards), layers that rest are computed once if what they make is kept.
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from medxfer import data, distribution, groups_table, models, tuning
+from data_prep.errors import UserError
+from medxfer import data, distribution, groups_table, models, plugins, tuning
 from medxfer.config import Config
 from medxfer.dataset_folder import DatasetFolder
 from medxfer.models import _groups
+from medxfer.network import TrainedNetwork
 from medxfer.tuning import frozen
 from medxfer.tuning.stages import Stage
 
@@ -29,6 +32,8 @@ _GIB = 2**30
 _FLOAT = 4  # bytes
 _BACKWARDS = 3  # passes forwards that one training step costs
 _IMAGES = 8  # at once in the measurement
+_UNITS = 3  # of the test part that are scored to measure, after one that compiles
+_SUBJECTS = 4  # from which the classic methods learn to measure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +92,60 @@ def text(folder: DatasetFolder, shapes: Mapping[str, Sequence[int]], config: Con
         _entering(model, network.LAYER_GROUPS),
         stages, counts, images, config, speed,
     )  # fmt: skip
+    evaluation = ""
+    if folder.has("test"):
+        app = plugins.load("medxfer.apps", folder.app)
+        settings = {**folder.settings, "classes": list(folder.classes)}
+        scorer = app.cnn(TrainedNetwork(model, network, settings, config.maps))
+        evaluation = f", evaluation {duration(scoring(app, folder, scorer))}"
+        learning, classic = baselines(app, folder)
+        evaluation += f" and the classic methods {duration(learning + classic)}"
     disk = f" and {found.disk / _GIB:.1f} GiB of disk" if found.disk else ""
     each = "each depth that --tune=auto tries" if deepest else f"--tune={tune}"
     return (
         f"  a run of --model={config.model}, {each}, on this machine: about "
         f"{found.memory / _GIB:.1f} GiB of memory{disk}, training at most "
         f"{duration(found.seconds)} ({sum(stage.epochs for stage in stages)} epochs; most runs "
-        "end earlier)"
+        f"end earlier){evaluation}"
     )
+
+
+class _Enough(Exception):
+    """Ends the scoring of a split."""
+
+
+def scoring(app: ModuleType, folder: DatasetFolder, scorer: Callable) -> float:
+    """Seconds that the test part will take, by its first units; nothing of a warm-up counts."""
+    seconds: list[float] = []
+
+    def clocked(*arguments):
+        if len(seconds) > _UNITS:
+            raise _Enough
+        began = time.perf_counter()
+        result = scorer(*arguments)
+        seconds.append(time.perf_counter() - began)
+        return result
+
+    try:
+        app.score(folder, "test", clocked)
+    except _Enough:
+        pass
+    calls = math.ceil(folder.count("test") / getattr(app, "BATCH", 1))
+    return calls * sum(seconds[1:] or seconds) / max(1, len(seconds[1:] or seconds))
+
+
+def baselines(app: ModuleType, folder: DatasetFolder) -> tuple[float, float]:
+    """Seconds that the classic methods will take to learn, by a few subjects, and to score."""
+    subjects = sorted(folder.subjects("train"))
+    some = subjects[:_SUBJECTS]
+    began = time.perf_counter()
+    try:
+        methods = app.counterparts(folder, some)
+    except UserError:  # too few for what they learn
+        methods = app.counterparts(folder, subjects)
+        some = subjects
+    learning = (time.perf_counter() - began) * len(subjects) / max(1, len(some))
+    return learning, sum(scoring(app, folder, scorer) for scorer in methods.values())
 
 
 def needs(

@@ -289,7 +289,7 @@ def _plan_text(study, plan, estimated) -> str:
     if left:
         words = duration(estimated.total(FLAGS.jobs))
         source = estimated.source or "nothing measured yet"
-        lines.append(f"Estimated time of the others: {words}, classic methods aside ({source}).")
+        lines.append(f"Estimated time of the others: {words} ({source}).")
         if estimated.disk and FLAGS.keep_weights:
             free = shutil.disk_usage(study.path).free
             lines.append(

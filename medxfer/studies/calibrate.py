@@ -5,7 +5,6 @@ a process of its own, so that nothing of it stays in the one that asks.
 """
 
 import json
-import math
 import pathlib
 import time
 
@@ -14,24 +13,19 @@ from medxfer import main
 from medxfer.config import Config
 
 _STEPS = 2  # timed, after one that compiles
-_UNITS = 3
-
-
-class _Enough(Exception):
-    """Ends the scoring of a split."""
 
 
 def measure(config: Config) -> dict:
-    """Seconds: ``image`` (forward), ``steps`` (training, per image and layer group), ``unit``.
+    """Seconds: ``image`` (forward), ``steps`` (training, per image and layer group), ``test``.
 
-    Beside them ``compile`` and ``open``, once a run, the number of test ``units`` (of calls of the
-    scorer), ``busy``, which all
-    of this took, and the ``bytes`` of the weights.
+    Beside them ``compile`` and ``open``, once a run, what the classic methods take for ``learning``
+    from all subjects and for the test part (``classic``), ``busy``, which all of this took, and the
+    ``bytes`` of the weights.
     """
     import numpy as np
     import tensorflow as tf
 
-    from medxfer import distribution, experiment
+    from medxfer import check_estimate, distribution, experiment
     from medxfer.models import _groups
     from medxfer.steps import Inference, TrainStep
     from medxfer.tuning import depth, for_stage, freeze
@@ -66,30 +60,11 @@ def measure(config: Config) -> dict:
         found["steps"][group] = timed(lambda step=step, x=features: float(step(x, labels)))
     found["compile"] = (time.perf_counter() - compiling) / len(names)
     scorer = app.cnn(experiment.network(built, folder.settings, config))
-    found["unit"] = _unit(app, folder, scorer)
-    # Some apps score many units in one call.
-    found["units"] = math.ceil(folder.count("test") / getattr(app, "BATCH", 1))
+    found["test"] = check_estimate.scoring(app, folder, scorer)
+    found["learning"], found["classic"] = check_estimate.baselines(app, folder)
     found["bytes"] = 4 * built.model.count_params()
     found["busy"] = time.perf_counter() - began
     return found
-
-
-def _unit(app, folder, scorer) -> float:
-    seconds: list[float] = []
-
-    def clocked(*arguments):
-        if len(seconds) > _UNITS:
-            raise _Enough
-        began = time.perf_counter()
-        result = scorer(*arguments)
-        seconds.append(time.perf_counter() - began)
-        return result
-
-    try:
-        app.score(folder, "test", clocked)
-    except _Enough:
-        pass
-    return sum(seconds[1:]) / max(1, len(seconds) - 1)
 
 
 def _main() -> None:

@@ -68,7 +68,7 @@ def estimate(study: StudyFolder, plan: Plan, records: Records, jobs: int = 1) ->
     left = [run for run in plan.runs if run.name not in cards]
     done = [run for run in plan.runs if run.name in cards]
     known = {run.name: _from_finished(study, run, done, cards) for run in left}
-    unknown = [run for run in left if known[run.name] is None and not run.is_counterpart]
+    unknown = [run for run in left if known[run.name] is None]
     source = f"{len(done)} finished runs" if done else ""
     if unknown:
         source = f"{source} and a calibration" if source else "a calibration"
@@ -93,8 +93,9 @@ def calibrated(
         Network -> bytes of its weights.
     """
     seconds: dict[str, float | None] = {}
-    size = {}
-    for model in dict.fromkeys(run.config.model for run in runs):
+    size: dict[str, int] = {}
+    measured = None
+    for model in dict.fromkeys(run.config.model for run in runs if not run.is_counterpart):
         own = [run for run in runs if run.config.model == model]
         measured = _calibration(study, own[0], fingerprint, jobs)
         size[model] = measured["bytes"] if measured else 0
@@ -102,6 +103,12 @@ def calibrated(
             share = run.subjects / records.train_subjects
             seconds[run.name] = measured and _from_calibration(
                 run, measured, records.examples, share
+            )
+    for run in runs:
+        if run.is_counterpart:  # any network's calibration has timed the classic methods
+            share = run.subjects / records.train_subjects
+            seconds[run.name] = measured and (
+                measured["start"] + share * measured["learning"] + measured["classic"]
             )
     return seconds, size
 
@@ -132,7 +139,7 @@ def _from_calibration(
     names = tuple(reversed(steps))
     trained, watched = (examples[split] * share for split in ("train", "validation"))
     once = (trained + watched) * measured["image"]
-    seconds = measured["start"] + measured["open"] + measured["units"] * measured["unit"]
+    seconds = measured["start"] + measured["open"] + measured["test"]
     kept = False  # what frozen layers make of the images
     for first, epochs, solved in _stages(dataclasses.replace(run.config, seed=0), names):
         seconds += measured["compile"] + (0.0 if kept or first == names[0] else once)
@@ -175,7 +182,7 @@ def _calibration(study: StudyFolder, run: Planned, fingerprint: str, jobs: int) 
     }
     try:
         kept = json.loads(path.read_text())
-        if kept.pop("about") == about and "bytes" in kept:
+        if kept.pop("about") == about and "classic" in kept:
             return kept
     except (OSError, ValueError, LookupError):
         pass

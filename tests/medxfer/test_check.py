@@ -3,6 +3,7 @@ import hashlib
 import itertools
 import json
 import pathlib
+import re
 import shutil
 
 import keras
@@ -305,6 +306,7 @@ def test_a_run_is_estimated_on_this_machine(carotid_records, capsys, tiny_networ
     # The default depth is another network's.
     assert f"--model={tiny_network}, --tune=conv1, on this machine" in line
     assert "0.9 GiB of memory, training at most" in line and "7 epochs" in line
+    assert re.search(r"evaluation [\d.]+ s and the classic methods [\d.]+ s$", line)
     assert keras.mixed_precision.dtype_policy().name == "float32"
     with pytest.raises(UserError, match="--tune=fc9 is unknown"):
         check.check(str(carotid_records), "cimt", dataclasses.replace(config, tune="fc9"))

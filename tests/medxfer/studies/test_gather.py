@@ -439,8 +439,7 @@ def test_cimt_rows_come_back_as_results(made):
 def test_what_was_never_run_is_estimated_by_its_stages(tune, passes, epochs):
     steps = {"fc3": 1.0, "conv2": 10.0, "conv1": 100.0}
     measured = {
-        "steps": steps, "image": 7.0, "start": 5.0, "open": 3.0, "compile": 0.5, "unit": 2.0,
-        "units": 11,
+        "steps": steps, "image": 7.0, "start": 5.0, "open": 3.0, "compile": 0.5, "test": 22.0,
     }  # fmt: skip
     config = dataclasses.replace(fabricated.plan("frame").runs[0].config, tune=tune, epochs=4)
     run = plans.Planned("r", tune, "50 %", 4, config)
