@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Collection
 
 from data_prep.errors import UserError
+from medxfer import plugins
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 MAPS = ("dense", "coarse_to_fine", "patchwise")
@@ -12,6 +14,8 @@ CACHES = ("auto", "memory", "disk", "none")
 INITS = ("gaussian", "xavier", "msra")
 DISTRIBUTIONS = ("auto", "one", "mirrored", "multi_worker")
 OPTIMIZERS = ("auto", "sgd", "adam")
+SCHEDULES = ("staircase", "cosine")
+STRATEGY_SETTINGS = ("common", "authors")
 BATCH_NORMS = ("frozen", "affine", "stats_only", "train")
 HEAD_STARTS = ("random", "lp")
 BALANCES = ("none", "weights", "sampling")
@@ -46,7 +50,11 @@ class Config:
     momentum: float = 0.9  # Table II
     gamma: float = 0.95  # Table II: factor on the rate after every epoch
     weight_decay: float = 5e-4  # Caffe's; on kernels only, coupled
-    optimizer: str = "auto"  # sgd, but adam for auto_rgn and auto_snr, as their authors have it
+    optimizer: str = "auto"  # sgd, but adam for what its authors train so, see strategy_settings
+    schedule: str = "staircase"  # gamma after every epoch, Table II; or cosine, without gamma
+    # Whether a strategy whose authors had an optimizer, decay or schedule of their own has theirs;
+    # or common: those above. This default is that of earlier versions; see with_strategy_settings.
+    strategy_settings: str = "authors"
     # Batch normalisation in groups with pre-trained weights; in others it is trained.
     freeze_bn: str = "frozen"  # safest on small sets; or affine, stats_only, train
     head_init: str = "random"  # or lp: strategies begin with the head of a linear probe
@@ -84,6 +92,9 @@ class Config:
         need(0 < self.gamma <= 1, "gamma", "above 0 and at most 1")
         need(self.weight_decay >= 0, "weight_decay", "at least 0")
         need(self.optimizer in OPTIMIZERS, "optimizer", f"one of {', '.join(OPTIMIZERS)}")
+        need(self.schedule in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}")
+        known = ", ".join(STRATEGY_SETTINGS)
+        need(self.strategy_settings in STRATEGY_SETTINGS, "strategy_settings", f"one of {known}")
         need(self.freeze_bn in BATCH_NORMS, "freeze_bn", f"one of {', '.join(BATCH_NORMS)}")
         need(self.head_init in HEAD_STARTS, "head_init", f"one of {', '.join(HEAD_STARTS)}")
         need(self.l2_sp_alpha >= 0, "l2_sp_alpha", "at least 0")
@@ -130,3 +141,42 @@ class Config:
             return cls(**values)
         except TypeError as error:
             raise UserError(f"{path} is not a whole run configuration: {error}.") from error
+
+
+def own_settings(tune: str) -> dict:
+    """Settings that the authors of a strategy had of their own: its ``AUTHORS``; else none."""
+    try:
+        return plugins.constant("medxfer.tuning.strategies", tune, "AUTHORS")
+    except (UserError, LookupError):  # a depth, scratch, or nothing of its own
+        return {}
+
+
+def with_strategy_settings(config: Config, settings: str, given: Collection[str] = ()) -> Config:
+    """The configuration with one of :data:`STRATEGY_SETTINGS`; without own ones it is the same.
+
+    Parameters
+    ----------
+    config : Config
+    settings : str
+    given : collection of str
+        Settings that somebody asked for: they go before those of the authors.
+
+    Raises
+    ------
+    UserError
+        If a setting is given that only the authors' settings have.
+    """
+    own = own_settings(config.tune)
+    if not own:
+        return config
+    if settings == "authors":
+        if not set(given).intersection(own):
+            return dataclasses.replace(config, strategy_settings="authors")
+        rest = {name: value for name, value in own.items() if name not in given}
+        return dataclasses.replace(config, **rest, strategy_settings="common")
+    if config.tune in ("l1_sp", "l2_sp") and config.sp_beta != Config.sp_beta:
+        raise UserError(
+            f"--sp_beta is the decay that the authors of {config.tune} have: give "
+            "--strategy_settings=authors as well, or --weight_decay instead."
+        )
+    return dataclasses.replace(config, strategy_settings="common")

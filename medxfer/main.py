@@ -22,8 +22,11 @@ from medxfer.config import (
     MAPS,
     OPTIMIZERS,
     PRECISIONS,
+    SCHEDULES,
+    STRATEGY_SETTINGS,
     WEIGHTS_INPUTS,
     Config,
+    with_strategy_settings,
 )
 
 MODES = ("train", "evaluate", "export", "predict", "check")
@@ -148,7 +151,22 @@ flags.DEFINE_enum(
     "optimizer",
     _DEFAULTS.optimizer,
     OPTIMIZERS,
-    "auto: sgd with momentum, but adam for auto_rgn and auto_snr, as their authors have it.",
+    "auto: sgd with momentum; with --strategy_settings=authors adam for auto_rgn and auto_snr.",
+)
+flags.DEFINE_enum(
+    "schedule",
+    _DEFAULTS.schedule,
+    SCHEDULES,
+    "Learning rate over epochs. staircase: times --gamma after each, as in the paper; cosine: "
+    "towards 0 along half a cosine.",
+)
+flags.DEFINE_enum(
+    "strategy_settings",
+    STRATEGY_SETTINGS[0],
+    STRATEGY_SETTINGS,
+    "common: strategies are trained by --optimizer, --weight_decay and --schedule like all else, "
+    "so that a comparison is one of strategies; authors: by what the authors of each used, unless "
+    "one of these flags is given.",
 )
 flags.DEFINE_enum(
     "freeze_bn",
@@ -265,7 +283,8 @@ def config_from_flags() -> Config:
         settings["base_rate"] = own("RATE")
     if settings["init"] is None:
         settings["init"] = own("INIT") if settings["tune"] == "scratch" else INITS[0]
-    return Config(**settings)
+    wanted = settings.pop("strategy_settings")
+    return with_strategy_settings(Config(**settings), wanted, _settings(given=True))
 
 
 def _settings(given: bool = False) -> dict:

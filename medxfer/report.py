@@ -283,16 +283,20 @@ def _method(card: Mapping) -> str:
     )
     if _is_depth(card) or "search" in card:
         begin = "" if config["tune"] == "scratch" else f", after {source['source']},"
+        cosine = config.get("schedule") == "cosine"  # earlier versions had no other
+        course = "along half a cosine" if cosine else f"factor {config['gamma']} per epoch"
         return (
             f"{config['model']} was {_tuned(card)}{begin} by {_optimizer(card)}"
             f"rate {config['base_rate']}, {config['new_multiplier']} times "
             f"as much for layers without pre-trained weights, bias rates "
-            f"{config['bias_multiplier']} times the weight rates, factor {config['gamma']} per "
-            f"epoch, L2 {config['weight_decay']}, {common}), following Tajbakhsh et al., IEEE TMI "
-            f"35(5):1299-1312, 2016. {kept}"
+            f"{config['bias_multiplier']} times the weight rates, "
+            f"{course}, L2 {config['weight_decay']}, {common}), following Tajbakhsh et al., IEEE "
+            f"TMI 35(5):1299-1312, 2016. {kept}"
         )
+    decay = config["weight_decay"]
     stages = "; ".join(
         f"{stage['name']}: {stage['optimizer']}, rate {stage['base_rate']:g}, "
+        f"L2 {decay if stage['weight_decay'] is None else stage['weight_decay']:g}, "
         f"at most {stage['epochs']} epochs, {stage['schedule']} schedule"
         for stage in card["stages"]
     )

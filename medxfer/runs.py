@@ -27,7 +27,7 @@ MACHINE = ("distribute", "cache", "cache_dtype", "cache_gib")
 
 #: Settings that versions after the first one added. What was named before them keeps its name, so
 #: that a study begun with an earlier version goes on.
-LATER = ("maps", "weights_input")
+LATER = ("maps", "weights_input", "schedule", "strategy_settings")
 
 
 TRAINED = "training.json"

@@ -42,6 +42,13 @@ flags.DEFINE_list(
     "compared. Default: --base_rate alone.",
 )
 flags.DEFINE_list(
+    "scratch_rates",
+    [],
+    "Base learning rates to try for training from scratch, in the same number of steps. Default: "
+    "--rates, if there are several, else 1, 3 and 10 times the rate of tuning, which trains new "
+    "layers at 10 times its rate.",
+)
+flags.DEFINE_list(
     "fractions",
     ["1", "0.5", "0.25"],
     "Shares of the training subjects, nested, or 'one' for one subject; those of the paper.",
@@ -115,6 +122,7 @@ def main() -> None:
     if FLAGS.hours is not None and FLAGS.plan:
         raise UserError("--hours chooses among runs, a --plan says them: give one of the two.")
     rates = _rates()
+    _numbers("scratch_rates")
     quiet.import_tensorflow()
     from medxfer import experiment
     from medxfer.studies import conclude, estimate, execute, within
@@ -191,10 +199,13 @@ def _plan(base, folder, rates):
         inits=FLAGS.inits,
         strategies=FLAGS.strategies,
         rates=rates,
+        scratch_rates=_numbers("scratch_rates"),
         own_rates={} if FLAGS["base_rate"].present else _own_rates(models),
         shares=FLAGS.fractions,
         seeds=FLAGS.seeds,
         counterpart_learns=plans.counterpart_learns(base.app),
+        strategy_settings=FLAGS.strategy_settings,
+        given=[name for name in ("optimizer", "weight_decay", "schedule") if FLAGS[name].present],
     )
 
 
@@ -207,12 +218,18 @@ def _rates() -> list[float]:
     """``--rates`` as numbers."""
     if FLAGS.rates and FLAGS["base_rate"].present:
         raise UserError("--base_rate is one of --rates: give it there.")
+    return _numbers("rates")
+
+
+def _numbers(flag: str) -> list[float]:
+    """Learning rates of a flag."""
     try:
-        rates = [float(word) for word in FLAGS.rates]
+        rates = [float(word) for word in FLAGS[flag].value]
     except ValueError:
         rates = [0.0]
     if not all(0 < rate < math.inf for rate in rates):
-        raise UserError(f"--rates are numbers above 0. Received: {','.join(FLAGS.rates)}.")
+        words = ",".join(FLAGS[flag].value)
+        raise UserError(f"--{flag} are numbers above 0. Received: {words}.")
     return rates
 
 

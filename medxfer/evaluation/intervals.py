@@ -93,7 +93,8 @@ def within(found: Interval, error: float, subjects: int, limits: Limits) -> Inte
     Where an interval of the bootstrap comes nearer to an end of the range than half of its width it
     is too short: 30 of 30 found do not vary, whatever is drawn. It is then widened to Clopper and
     Pearson's limits for a share of so many subjects as would vary as much (Korn and Graubard,
-    Survey Methodology 24:193-201, 1998), ``subjects`` at least.
+    Survey Methodology 24:193-201, 1998), ``subjects`` at least; if those are more than there
+    are subjects, no shorter than Student's interval on the logit scale.
 
     Where nothing varies among n subjects, at most ``1 - ((1 - level) / 2)**(1 / n)`` of the others
     can differ from them, at most as far as the range goes. For all of n found this is Clopper and
@@ -123,10 +124,17 @@ def within(found: Interval, error: float, subjects: int, limits: Limits) -> Inte
             # Few subjects know their own variation badly: less by the ratio of the quantiles of
             # the normal and of Student's distribution.
             upper = (1 + found.level) / 2
-            known = special.ndtri(upper) / special.stdtrit(max(1, subjects - 1), upper)
-            size = share * (1 - share) * ((ceiling - floor) / error * known) ** 2
-            size = max(size, subjects)
-            inner, outer = clopper_pearson(share * size, size, found.level)
+            student = special.stdtrit(max(1, subjects - 1), upper)
+            known, part = special.ndtri(upper) / student, error / (ceiling - floor)
+            size = share * (1 - share) * (known / part) ** 2
+            inner, outer = clopper_pearson(
+                share * max(size, subjects), max(size, subjects), found.level
+            )
+            if size > subjects:  # so sure a figure that its error goes with its distance to the end
+                reach = student * part / (share * (1 - share))
+                logit = special.logit(share)
+                inner = min(inner, special.expit(logit - reach))
+                outer = max(outer, special.expit(logit + reach))
         low = min(low, floor + inner * (ceiling - floor))
         high = max(high, floor + outer * (ceiling - floor))
     return widened(found, max(low, floor), min(high, ceiling))

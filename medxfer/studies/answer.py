@@ -74,6 +74,10 @@ def _scratch(gathered: Gathered) -> str:
         return ""
     first, second = _best(gathered, tuned), _best(gathered, scratch)
     verdict, numbers = _compared(gathered, first, second)
+    for method, rates, chosen in scratch_rates(gathered):
+        if method == second and len(rates) > 1:
+            tried = _list([f"{rate:g}" for rate in rates])
+            numbers += f"; {second} had rate {_list(chosen)}, of {tried} by validation"
     where = f"on these {gathered.full.measures.clusters} test subjects"
     if verdict == "open":
         return (
@@ -211,12 +215,18 @@ def methods(plan: Plan, gathered: Gathered, data: Mapping) -> str:
     by_gradient = [
         run.planned
         for run in (*gathered.runs, *gathered.passed_over)
-        if any(not stage["head"] for stage in run.card.get("stages", ()))
+        if run.planned.config.tune != SCRATCH
+        and any(not stage["head"] for stage in run.card.get("stages", ()))
     ]
     tried = sorted({run.config.base_rate for run in by_gradient or networks})
     rate = f"{tried[0]:g}"
     if len(tried) > 1:
         rate = f"{_list([f'{value:g}' for value in tried])}, whichever validated best"
+    scratch = " ".join(
+        f"Of {_list([f'{value:g}' for value in rates])} for {method}, {_list(chosen)} validated "
+        "best."
+        for method, rates, chosen in scratch_rates(gathered)
+    )
     chosen = ""
     if gathered.depths:
         chosen = (
@@ -226,21 +236,44 @@ def methods(plan: Plan, gathered: Gathered, data: Mapping) -> str:
     return (
         f"{' and '.join(models)} {'were' if len(models) > 1 else 'was'} trained with batches of "
         f"{base.batch_size}, rate {rate}, dropout {base.dropout}, for at most {base.epochs} "
-        f"epochs, ended after {base.patience} without a better validation score."
-        f"{_how(gathered)}{start} Training used {shares} of the "
-        f"{data['subjects']['train']} training subjects, the smaller parts within the larger, with "
-        "as large a part of the validation subjects (at least one, and every class), and "
-        f"{seeds} seed{'s' if seeds > 1 else ''}. The epoch with the best validation score was "
-        f"kept; test subjects took no part in training or in that choice. Figures of merit are "
-        f"means over seeds on {data['examples']['test']} test units of {full.measures.clusters} "
-        "subjects, with 95 % intervals of Student's t times the standard error by bootstrap over "
-        f"subjects ({families.DRAWS} draws, the same for all methods), near an end of a measure's "
-        "range by Clopper and Pearson's limits with the effective number of subjects. Methods "
-        "were compared in pairs on the same draws, with p-values adjusted by Holm's method over "
+        f"epochs, ended after {base.patience} without a better validation score, from scratch as "
+        f"when tuned.{' ' if scratch else ''}{scratch}{_how(gathered)}{start} Training used "
+        f"{shares} of the {data['subjects']['train']} training subjects, the smaller parts within "
+        "the larger, with as large a part of the validation subjects (at least one, and every "
+        f"class), and {seeds} seed{'s' if seeds > 1 else ''}. The epoch with the best validation "
+        f"score was kept; test subjects took no part in training or in that choice. Figures of "
+        f"merit are means over seeds on {data['examples']['test']} test units of "
+        f"{full.measures.clusters} subjects, with 95 % intervals of Student's t times the "
+        f"standard error by bootstrap over subjects ({families.DRAWS} draws, the same for all "
+        "methods), near an end of a measure's range by Clopper and Pearson's limits with the "
+        "effective number of subjects. Methods were compared in pairs on the same draws, with "
+        "p-values adjusted by Holm's method over "
         f"{pairs} pairs"
         f"{', for strategies over the comparisons with ft' if _by_strategy(gathered) else ''}."
         f"{chosen}"
     )
+
+
+def scratch_rates(gathered: Gathered) -> list[tuple[str, list[float], list[str]]]:
+    """Of training from scratch on all data: method, rates tried, those chosen and how often."""
+    found = []
+    full = gathered.full.text
+    for method in gathering.network_methods(gathered):
+        chosen, others = (
+            [
+                run.planned.config.base_rate
+                for run in runs
+                if run.planned.method == method
+                and run.planned.share == full
+                and run.planned.config.tune == SCRATCH
+            ]
+            for runs in (gathered.runs, gathered.passed_over)
+        )
+        if tried := sorted({*chosen, *others}) if chosen else []:
+            times = [f"{rate:g} ({chosen.count(rate)} of {len(chosen)} seeds)" for rate in tried
+                     if rate in chosen]  # fmt: skip
+            found.append((method, tried, times))
+    return found
 
 
 def _by_strategy(gathered: Gathered) -> list[gathering.Finished]:
@@ -267,15 +300,17 @@ def _how(gathered: Gathered) -> str:
         config, names = others[0].planned.config, dict.fromkeys(r.planned.method for r in others)
         adam = others[0].card["stages"][0]["optimizer"] == "adam"
         how = "Adam" if adam else f"stochastic gradient descent with momentum {config.momentum}"
+        cosine = config.schedule == "cosine"
+        course = "along half a cosine" if cosine else f"times {config.gamma} per epoch"
         text += (
             f" {', '.join(names)}: {how}, the rate {config.new_multiplier} times as much for "
-            f"layers without pre-trained weights, times {config.gamma} per epoch, L2 "
+            f"layers without pre-trained weights, {course}, L2 "
             f"{config.weight_decay}, following {PAPER}; a depth names the first layer group that "
             "was tuned."
         )
     if by_strategy:
         ways = "; ".join(f"{run.planned.method}: {_stages(run)}" for run in by_strategy)
-        text += f" By the strategies compared in {STRATEGIES}: {ways}."
+        text += f" By the strategies compared in {STRATEGIES}: {ways}. {strategies.means(gathered)}"
     return text
 
 

@@ -20,7 +20,7 @@ from absl import logging
 from data_prep import locks, progress
 from data_prep.errors import UserError
 from medxfer import main, plugins, tuning
-from medxfer.config import Config
+from medxfer.config import Config, own_settings
 from medxfer.runs import RunFolder
 from medxfer.studies import masks, times
 from medxfer.studies.plan import AUTO, COUNTERPART, SCRATCH, Plan, Planned, StudyFolder
@@ -121,8 +121,12 @@ def flags_of(config: Config) -> list[str]:
     """
     defined = main.FLAGS
     words = []
+    # What is given goes before the authors' settings.
+    own = own_settings(config.tune) if config.strategy_settings == "authors" else {}
     for field in dataclasses.fields(Config):
         value = getattr(config, field.name)
+        if field.name in own:
+            continue
         if field.name in defined:
             words.append(f"--{field.name}={value}")
         elif value != field.default:

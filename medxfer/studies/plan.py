@@ -13,20 +13,22 @@ import json
 import pathlib
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from absl import logging
 
 from data_prep import locks
 from data_prep.errors import UserError
 from medxfer import models, plugins, tuning
-from medxfer.config import INITS, Config
+from medxfer.config import INITS, Config, with_strategy_settings
 from medxfer.runs import RunFolder, naming
 from medxfer.studies import amounts
 
 COUNTERPART = "handcrafted"  # stands in ``Config.tune`` of a run of the classic methods
 AUTO = "auto"
 SCRATCH = "scratch"
+#: A tuned run trains new layers at ten times its rate: scratch chooses among as much.
+SCRATCH_RATES = (1.0, 3.0, 10.0)
 NONE = "none"  # word for no depth among the depths
 CALIBRATION = "calibration"  # folder of a study that holds what estimates come from
 
@@ -304,10 +306,13 @@ def make(
     inits: Sequence[str] = INITS,
     strategies: Sequence[str] = (),
     rates: Sequence[float] = (),
+    scratch_rates: Sequence[float] = (),
     own_rates: Mapping[str, float] | None = None,
     shares: Sequence[str] = ("1",),
     seeds: int = 1,
     counterpart_learns: bool = True,
+    strategy_settings: str = "common",
+    given: Collection[str] = (),
 ) -> Plan:
     """The plan of a study.
 
@@ -335,6 +340,9 @@ def make(
     rates : sequence of float
         Base learning rates that every network is trained with; of each method, amount of data and
         seed the one with the best validation score is compared. Empty: that of ``own_rates``.
+    scratch_rates : sequence of float
+        The same of training from scratch. Empty: ``rates``, if there are several, else
+        :data:`SCRATCH_RATES` times the one rate.
     own_rates : mapping from network to rate
         By default that of ``base`` for all.
     shares : sequence of str
@@ -342,6 +350,8 @@ def make(
     seeds : int
         Number of seeds.
     counterpart_learns : bool
+    strategy_settings, given
+        See :func:`medxfer.config.with_strategy_settings`.
 
     Raises
     ------
@@ -392,10 +402,14 @@ def make(
         tried = dict.fromkeys(rates or [own_rate])
         if len(tried) > 1 and not by_rate(changes["model"], changes["tune"]):
             tried = [own_rate]
+        if changes["tune"] == SCRATCH:
+            few = [float(f"{factor * rate:.6g}") for rate in tried for factor in SCRATCH_RATES]
+            tried = dict.fromkeys(scratch_rates or (tried if len(tried) > 1 else few))
         for rate in tried:
             side = 0 if changes["model"] in one_side else base.input_side
             own = {"fraction": fraction, "base_rate": rate, "input_side": side, **changes}
             config = dataclasses.replace(base, **own)
+            config = with_strategy_settings(config, strategy_settings, given)
             name = name_of(method, share, config, fingerprint)
             runs.setdefault(name, Planned(name, method, share, subjects, config))
 

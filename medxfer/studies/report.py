@@ -187,6 +187,7 @@ def _strategies(gathered: Gathered) -> list[str]:
         (
             row.model,
             row.strategy,
+            row.trained_by,
             answer.interval(row.found, primary, unit=False),
             str(row.rank),
             "–" if row.gain is None else answer.interval(row.gain, primary, unit=False),
@@ -197,7 +198,7 @@ def _strategies(gathered: Gathered) -> list[str]:
         for row in found
     ]
     head = (
-        "network", "strategy", report._titled(primary), "rank", "gain over ft (95 %)",
+        "network", "strategy", "trained by", report._titled(primary), "rank", "gain over ft (95 %)",
         "Holm p", "seeds better than ft", "paired test",
     )  # fmt: skip
     means = ", ".join(f"{name} {rank:.1f}" for name, rank in strategies.mean_rank(found).items())
@@ -207,7 +208,8 @@ def _strategies(gathered: Gathered) -> list[str]:
         f"training data {_text(gathered.full.text)}, as in Davila et al. 2024; a gain above 0 is "
         "better. p is adjusted by "
         "Holm's method over all comparisons with ft in this table. Seeds in which a strategy is "
-        "ahead are counted, not tested: they share their test subjects.</p>",
+        "ahead are counted, not tested: they share their test subjects. "
+        f"{_text(strategies.means(gathered))}</p>",
         report._table(head, rows),
         f"<p class='note'>Mean rank over networks: {means}.</p>",
     ]

@@ -13,7 +13,7 @@ from medxfer import plugins, tuning
 from medxfer.evaluation import compare
 from medxfer.evaluation import family as families
 from medxfer.evaluation.intervals import Interval
-from medxfer.studies.gather import Gathered
+from medxfer.studies.gather import Finished, Gathered
 
 FT = "ft"
 
@@ -25,6 +25,8 @@ class Row:
     Attributes
     ----------
     model, strategy : str
+    trained_by : str
+        Optimizer, decay and schedule.
     found : Interval
         The primary figure of merit, mean over seeds.
     gain : Interval or None
@@ -43,6 +45,7 @@ class Row:
 
     model: str
     strategy: str
+    trained_by: str
     found: Interval
     gain: Interval | None
     p: float
@@ -59,7 +62,7 @@ def rows(gathered: Gathered) -> list[Row]:
     family, primary = share.family, share.measures.primary
     sign = 1.0 if share.measures.higher_is_better else -1.0
     of_seed = _of_seed(gathered)
-    found = []
+    found, way = [], ways(gathered)
     for model, methods in _methods(gathered).items():
         if FT not in methods or len(methods) < 2:
             continue
@@ -69,7 +72,9 @@ def rows(gathered: Gathered) -> list[Row]:
             rank = 1 + sum(value > values[method] for value in values.values())
             own = family.interval(method, primary)
             if method == full:
-                found.append(Row(model, strategy, own, None, float("nan"), rank, 0, 0, 0, ""))
+                found.append(
+                    Row(model, strategy, way[method], own, None, float("nan"), rank, 0, 0, 0, "")
+                )
                 continue
             pair = family.pair(*((method, full) if sign > 0 else (full, method)), primary)
             one, two = of_seed[method], of_seed[full]
@@ -78,8 +83,8 @@ def rows(gathered: Gathered) -> list[Row]:
             equal = sum(one[seed] == two[seed] for seed in both)
             found.append(
                 Row(
-                    model, strategy, own, pair.difference, pair.p["bootstrap"], rank, ahead, equal,
-                    len(both), "",
+                    model, strategy, way[method], own, pair.difference, pair.p["bootstrap"], rank,
+                    ahead, equal, len(both), "",
                 )
             )  # fmt: skip
     return _adjusted(found)
@@ -120,6 +125,38 @@ def mean_rank(found: Sequence[Row]) -> dict[str, float]:
         ranks.setdefault(row.strategy, []).append(row.rank)
     means = {strategy: float(np.mean(own)) for strategy, own in ranks.items()}
     return dict(sorted(means.items(), key=lambda pair: pair[1]))
+
+
+def trained_by(run: Finished) -> str:
+    """Optimizer, decay and schedule of a run's last stage, in which most of it is trained."""
+    stage, decay = run.card["stages"][-1], run.planned.config.weight_decay
+    if stage["head"]:
+        return "head solved for"
+    decay = decay if stage["weight_decay"] is None else stage["weight_decay"]
+    return f"{stage['optimizer']}, L2 {decay:g}, {stage['schedule']}"
+
+
+def ways(gathered: Gathered) -> dict[str, str]:
+    """Method -> :func:`trained_by` of its first run, of methods with a strategy's name."""
+    names, found = plugins.names(tuning.STRATEGIES), {}
+    for run in gathered.runs:
+        if run.planned.config.tune in names:
+            found.setdefault(run.planned.method, trained_by(run))
+    return found
+
+
+def means(gathered: Gathered) -> str:
+    """Whether all strategies were trained by one optimizer, decay and schedule."""
+    found = {way for way in ways(gathered).values() if "," in way}
+    if len(found) < 2:
+        return (
+            f"All were trained by one optimizer, decay and schedule: {''.join(found) or 'none'} "
+            "(--strategy_settings=common)."
+        )
+    return (
+        "They were trained by different optimizers, decays or schedules, those of their authors "
+        "(--strategy_settings=authors): differences are those of whole recipes."
+    )
 
 
 def _methods(gathered: Gathered) -> dict[str, dict[str, str]]:

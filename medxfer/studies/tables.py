@@ -86,6 +86,7 @@ def strategy_rows(rows: Sequence[strategies.Row]) -> list[dict]:
             {
                 "network": row.model,
                 "strategy": row.strategy,
+                "trained_by": row.trained_by,
                 "estimate": row.found.estimate,
                 "estimate_low": row.found.low,
                 "estimate_high": row.found.high,
@@ -127,6 +128,7 @@ def run_rows(plan: Plan, gathered: Gathered) -> list[dict]:
     done = [*gathered.runs, *gathered.passed_over]
     cards: Mapping[str, dict] = {run.planned.name: run.card for run in done}
     seconds = {run.planned.name: run.seconds for run in done}
+    trained = {run.planned.name: run for run in done}
     passed_over = {run.planned.name for run in gathered.passed_over}
     rows = []
     for run in plan.runs:
@@ -139,6 +141,9 @@ def run_rows(plan: Plan, gathered: Gathered) -> list[dict]:
                 "training_data": run.share,
                 "seed": run.config.seed,
                 "base_rate": "" if run.is_counterpart else f"{run.config.base_rate:g}",
+                "trained_by": strategies.trained_by(trained[run.name])
+                if run.name in trained and card.get("stages")
+                else "",
                 "state": state if card else gathered.failed.get(run.name, "not finished"),
                 "epochs": len(card.get("history", ())) or "",
                 "best_epoch": card["best_epoch"] + 1 if "best_epoch" in card else "",

@@ -81,7 +81,7 @@ def part(plan: Plan, seconds: Mapping[str, float], limit: float) -> Plan:
         raise UserError(
             f"The {len(runs)} runs with {share} of the training data and seed {seed} alone will "
             f"take {_cost(runs, seconds) / limit:.1f} times the --hours given: give more, or "
-            "fewer --depths, --inits, --strategies, --rates or --epochs."
+            "fewer --depths, --inits, --strategies, --rates, --scratch_rates or --epochs."
         )
     if not left:
         return plan

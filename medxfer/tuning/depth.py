@@ -92,6 +92,7 @@ def stages(
             patience=config.patience,
             bias_multiplier=config.bias_multiplier,
             optimizer="adam" if config.optimizer == "adam" else "sgd",
+            schedule=config.schedule,
             batch_norm=batch_norm(groups, config, groups if depth == SCRATCH else new),
         )
     ]

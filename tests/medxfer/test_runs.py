@@ -160,7 +160,10 @@ def test_who_writes_the_same_file_meanwhile_does_not_disturb(tmp_path):
 
 def test_settings_of_later_versions_leave_earlier_names_alone():
     later = {name: getattr(CONFIG, name) for name in runs.LATER}
-    assert later == {"maps": "dense", "weights_input": "auto"}
+    assert later == {
+        "maps": "dense", "weights_input": "auto", "schedule": "staircase",
+        "strategy_settings": "authors",
+    }  # fmt: skip
     earlier = dataclasses.asdict(CONFIG)
     for name in later:
         del earlier[name]

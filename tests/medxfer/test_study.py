@@ -58,6 +58,7 @@ def test_nothing_heavy_is_imported_before_the_flags_are_read():
         (["--app=cimt", "--hours=-2"], "--hours must be above 0. Received: -2."),
         (["--app=cimt", "--hours=nan"], "--hours must be above 0. Received: nan."),
         (["--app=cimt", "--hours=2", "--plan=x"], "--hours chooses among runs, a --plan says them"),
+        (["--app=cimt", "--scratch_rates=-1"], "--scratch_rates are numbers above 0"),
         (["--app=cimt", "--rates=0"], "--rates are numbers above 0"),
         (["--app=cimt", "--rates=.1", "--base_rate=.1"], "--base_rate is one of --rates"),
     ],
@@ -78,7 +79,7 @@ def flags(carotid_records, tmp_path):
     return (
         "--app=cimt", f"--model={networks.NAME}", f"--weights={weights}", "--epochs=2",
         f"--data={carotid_records}", "--batch_size=20", "--precision=float32",
-        "--fractions=1,one", "--inits=msra", "--depths=fc2",
+        "--fractions=1,one", "--inits=msra", "--depths=fc2", "--scratch_rates=.001",
     )  # fmt: skip
 
 

@@ -45,6 +45,7 @@ def stage(
         "patience": config.patience,
         "bias_multiplier": 1.0,
         "optimizer": "adam" if config.optimizer == "adam" else "sgd",
+        "schedule": config.schedule,
         "batch_norm": batch_norm(groups, config, new),
     }
     multipliers = {group: float(group not in frozen) for group in groups}
@@ -97,17 +98,19 @@ def unfreezing(
 def adaptive(rule: str, groups: Sequence[str], config: Config, new: Collection[str]) -> Stage:
     """A stage that moves every group, with a factor for each tensor's rate.
 
-    Gamma and beta of batch normalisation are left out, and the weight decay is 1e-4, as in the
-    authors' code.
+    Gamma and beta of batch normalisation are left out. By the authors' code the optimizer is Adam,
+    unless ``--optimizer=sgd``, and the weight decay 1e-4.
     """
+    own = {}
+    if config.strategy_settings == "authors":
+        own = {"optimizer": "sgd" if config.optimizer == "sgd" else "adam", "weight_decay": 1e-4}
     moments = {"frozen": "frozen", "affine": "frozen"}
     return stage(
         f"auto_{rule}",
         groups,
         config,
         new,
-        optimizer="sgd" if config.optimizer == "sgd" else "adam",
-        weight_decay=1e-4,
+        **own,
         batch_norm={
             group: moments.get(policy, "stats_only")
             for group, policy in batch_norm(groups, config, new).items()

@@ -6,6 +6,9 @@ from medxfer.config import Config
 from medxfer.tuning.stages import Stage
 from medxfer.tuning.strategies import _common
 
+#: What the authors have, see :func:`medxfer.config.with_strategy_settings`.
+AUTHORS = {"optimizer": "adam", "weight_decay": 1e-4}
+
 
 def stages(groups: Sequence[str], config: Config, new: Collection[str]) -> list[Stage]:
     """One stage; in every epoch only tensors move whose gradients vary little over channels.

@@ -6,9 +6,13 @@ from medxfer.config import Config
 from medxfer.tuning.stages import Stage
 from medxfer.tuning.strategies import _common
 
+#: What the authors have, see :func:`medxfer.config.with_strategy_settings`.
+AUTHORS = {"weight_decay": 0.0, "schedule": "cosine"}
+
 
 def stages(groups: Sequence[str], config: Config, new: Collection[str]) -> list[Stage]:
-    """The head by logistic regression; then every group, without decay, the rate along a cosine.
+    """The head by logistic regression; then every group, by the authors without weight decay and
+    with the rate along a cosine.
 
     Behind a head that was solved for, the second stage drops no units: it was solved for whole
     features, and the authors' networks have no dropout.
@@ -17,10 +21,5 @@ def stages(groups: Sequence[str], config: Config, new: Collection[str]) -> list[
     64, and train gamma and beta of batch normalisation (``--freeze_bn=affine``).
     """
     probe = _common.probe(groups, config, new)
-    dropout = probe.head is None
-    return [
-        probe,
-        _common.stage(
-            "ft", groups, config, new, weight_decay=0.0, schedule="cosine", dropout=dropout
-        ),
-    ]
+    own = AUTHORS if config.strategy_settings == "authors" else {}
+    return [probe, _common.stage("ft", groups, config, new, **own, dropout=probe.head is None)]

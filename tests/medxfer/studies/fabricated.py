@@ -18,7 +18,7 @@ def plan(app, **changes):
     base = Config(app=app, model="alexnet", data="records", epochs=4)
     arguments = {
         "groups": GROUPS, "inits": ["msra", "xavier"], "shares": ["1", "0.5", "one"], "seeds": 2,
-        "counterpart_learns": plans.counterpart_learns(app),
+        "counterpart_learns": plans.counterpart_learns(app), "scratch_rates": [base.base_rate],
     }  # fmt: skip
     return plans.make(base, PRINT, 8, **(arguments | changes))
 

@@ -13,7 +13,10 @@ GROUPS = {"net": ("conv1", "fc2")}
 
 def plan(seeds=1, **changes):
     base = Config(app="cimt", model="net")
-    arguments = {"groups": GROUPS, "inits": ["msra"], "seeds": seeds, "counterpart_learns": False}
+    arguments = {
+        "groups": GROUPS, "scratch_rates": [0.001], "inits": ["msra"], "seeds": seeds,
+        "counterpart_learns": False,
+    }  # fmt: skip
     return plans.make(base, PRINT, 4, **(arguments | changes))
 
 

@@ -12,10 +12,11 @@ import textwrap
 import time
 
 import pytest
+from absl.testing import flagsaver
 
 from data_prep import locks, signals
 from data_prep.errors import UserError
-from medxfer import plugins
+from medxfer import main, plugins, tuning
 from medxfer.config import Config
 from medxfer.studies import estimate, times
 from medxfer.studies import execute as executes
@@ -320,6 +321,23 @@ def test_the_command_line_says_every_setting(study):
     assert "--share=fc2,conv1" in words
     (counterpart,) = (run for run in fake.plan().runs if run.is_counterpart)
     assert "medxfer.studies.counterpart" in executes.command(study, counterpart)
+
+
+@pytest.mark.parametrize("settings", ["common", "authors"])
+@pytest.mark.parametrize("given", [(), ("weight_decay",), ("optimizer", "schedule")])
+def test_a_run_understands_its_command_line_as_it_was_planned(study, settings, given):
+    changes = {"weight_decay": 0.25, "optimizer": "adam", "schedule": "cosine"}
+    base = Config(app="cimt", model="alexnet", **{name: changes[name] for name in given})
+    groups = {"alexnet": list(plugins.load("medxfer.models", "alexnet").LAYER_GROUPS)}
+    plan = plans.make(
+        base, "f" * 64, 8, groups=groups, strategies=plugins.names(tuning.STRATEGIES),
+        strategy_settings=settings, given=given,
+    )  # fmt: skip
+    for planned in plan.runs:
+        words = executes.flags_of(planned.config)
+        with flagsaver.flagsaver():
+            main.FLAGS(["run", *words])
+            assert main.config_from_flags() == planned.config
 
 
 def test_groups_from_which_the_stages_of_strategies_start():

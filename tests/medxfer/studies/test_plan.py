@@ -22,7 +22,9 @@ BASE = Config(app="cimt", model="net", data="records")
 
 
 def make(**changes):
-    arguments = {"groups": GROUPS, "shares": ["1", "0.5", "one"], "seeds": 2}
+    arguments = {
+        "groups": GROUPS, "shares": ["1", "0.5", "one"], "seeds": 2, "scratch_rates": [0.001],
+    }  # fmt: skip
     return plans.make(BASE, "f" * 64, 8, **(arguments | changes))
 
 
@@ -44,10 +46,10 @@ def test_every_depth_from_the_head_on_scratch_and_handcrafted():
 def test_every_network_has_a_rate_of_its_own_unless_rates_are_given():
     groups = {"a": ("conv", "head"), "b": ("block", "head")}
     own = {"a": 0.01, "b": 0.0002}
-    plan = make(groups=groups, own_rates=own, seeds=1)
+    plan = make(groups=groups, own_rates=own, seeds=1, inits=[])
     rates = {(r.config.model, r.config.base_rate) for r in plan.runs if not r.is_counterpart}
     assert rates == set(own.items())
-    plan = make(groups=groups, own_rates=own, rates=[0.1, 0.3], seeds=1)
+    plan = make(groups=groups, own_rates=own, rates=[0.1, 0.3], seeds=1, inits=[])
     rates = {(r.config.model, r.config.base_rate) for r in plan.runs if not r.is_counterpart}
     assert rates == {(model, rate) for model in own for rate in (0.1, 0.3)}
 
@@ -70,6 +72,60 @@ def test_several_networks_and_strategies():
         "a head", "a conv", "a lp_ft", "b head", "b block", "b lp_ft", "handcrafted",
     )  # fmt: skip
     assert {run.config.model for run in plan.runs} == {"a", "b", ""}
+
+
+def rates_of(plan, tune):
+    """Rates of each method, amount of data and seed."""
+    found = {}
+    for run in plan.runs:
+        if run.config.tune == tune:
+            key = run.method, run.share, run.config.seed
+            found.setdefault(key, []).append(run.config.base_rate)
+    return found
+
+
+def test_scratch_chooses_its_rate_on_as_many_steps():
+    plan = make(own_rates={"net": 0.0003}, scratch_rates=[])
+    assert set(map(tuple, rates_of(plan, "scratch").values())) == {(0.0003, 0.0009, 0.003)}
+    assert set(map(tuple, rates_of(plan, "conv1").values())) == {(0.0003,)}
+    several = make(rates=[0.1, 0.3], scratch_rates=[])
+    assert set(map(tuple, rates_of(several, "scratch").values())) == {(0.1, 0.3)}
+    own = make(rates=[0.1, 0.3], scratch_rates=[0.5])
+    assert set(map(tuple, rates_of(own, "scratch").values())) == {(0.5,)}
+    budgets = {
+        (run.config.epochs, run.config.patience, run.config.batch_size)
+        for run in plan.runs
+        if not run.is_counterpart
+    }
+    assert len(budgets) == 1
+    # What tunes keeps its names, and so does scratch at the rate that it always had.
+    names = {run.name for run in make(own_rates={"net": 0.0003}, scratch_rates=[0.0003]).runs}
+    assert names < {run.name for run in plan.runs}
+
+
+def test_strategies_are_compared_under_one_optimizer_unless_the_authors_are_asked_for():
+    arguments = {"strategies": ["ft", "lp_ft", "auto_rgn"], "depths": ["none"], "inits": []}
+    common, authors = (make(**arguments, strategy_settings=each) for each in ("common", "authors"))
+    settings = {
+        plan: {run.config.tune: run.config.strategy_settings for run in plan.runs}
+        for plan in (common, authors)
+    }
+    assert settings[common] == {
+        "ft": "authors", "lp_ft": "common", "auto_rgn": "common", plans.COUNTERPART: "authors",
+    }  # fmt: skip
+    assert set(settings[authors].values()) == {"authors"}
+    # Names change where settings do.
+    names = [{run.name for run in plan.runs} for plan in (common, authors)]
+    same = {run.name for run in common.runs if run.config.tune in ("ft", plans.COUNTERPART)}
+    assert names[0] & names[1] == same
+    given = plans.make(
+        dataclasses.replace(BASE, weight_decay=0.25), "f" * 64, 8, groups=GROUPS, **arguments,
+        strategy_settings="authors", given=["weight_decay"],
+    )  # fmt: skip
+    (lp_ft,) = (run.config for run in given.runs if run.config.tune == "lp_ft")
+    assert (lp_ft.weight_decay, lp_ft.schedule, lp_ft.strategy_settings) == (
+        0.25, "cosine", "common",
+    )  # fmt: skip
 
 
 def test_amounts_that_mean_the_same_subjects_are_tried_once():

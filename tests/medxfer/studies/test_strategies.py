@@ -164,3 +164,81 @@ def test_without_full_fine_tuning_there_is_nothing_to_gain_over(made):
     runs = [run for run in found.runs if run.planned.config.tune != "ft"]
     assert strategies.rows(dataclasses.replace(found, runs=runs)) == []
     assert plans.NONE == "none"
+
+
+@pytest.mark.parametrize("settings", ["common", "authors"])
+def test_the_report_says_by_what_strategies_were_trained(tmp_path, settings, monkeypatch):
+    quality = fabricated.QUALITY | dict.fromkeys(TRIED, 1.0)
+    monkeypatch.setattr(fabricated, "QUALITY", quality)
+    study, plan = fabricated.study(
+        tmp_path / "study", "frame", CASES, depths=["none"], inits=[], strategies=TRIED,
+        shares=["1"], seeds=1, strategy_settings=settings,
+    )  # fmt: skip
+    app = plugins.load("medxfer.apps", "frame")
+    found = gather.gather(study, plan, app, CASES, {}, draws=50)
+    ways = {row.strategy: row.trained_by for row in strategies.rows(found)}
+    common = "sgd, L2 0.0005, staircase"
+    expected = dict.fromkeys(TRIED, common) | {"lp": "head solved for"}
+    if settings == "authors":
+        expected |= {"lp_ft": "sgd, L2 0, cosine", "l2_sp": "sgd, L2 0.01, staircase"}
+    assert ways == expected
+    words = {
+        "common": f"one optimizer, decay and schedule: {common} (--strategy_settings=common)",
+        "authors": "those of their authors (--strategy_settings=authors): differences are those",
+    }[settings]
+    data = {
+        "examples": {"train": 9, "test": 9}, "subjects": {"train": 8, "test": 12}, "settings": {},
+        "fingerprint": "f", "synthetic": False,
+    }  # fmt: skip
+    assert words in answer.methods(plan, found, data)
+    assert words in report.html(plan, found, "frame", data, [])
+    (row,) = (row for row in tables.run_rows(plan, found) if row["method"] == "lp_ft")
+    assert row["trained_by"] == expected["lp_ft"]
+
+
+def test_the_report_says_which_rate_scratch_chose_and_on_what_budget(tmp_path):
+    study, plan = fabricated.study(
+        tmp_path / "study", "frame", CASES, depths=["conv1"], inits=["msra"], shares=["1"],
+        seeds=3, scratch_rates=[],
+    )  # fmt: skip
+    best = (0.003, 0.01, 0.003)
+    for run in plan.runs:
+        if run.config.tune == "scratch" and run.config.base_rate == best[run.config.seed]:
+            card = study.run(run.name).card
+            card["best_validation_auc"] += 0.01
+            study.run(run.name).write_json("run_card.json", card)
+    found = gather.gather(study, plan, plugins.load("medxfer.apps", "frame"), CASES, {}, draws=50)
+    chosen = {
+        run.planned.config.seed: run.planned.config.base_rate
+        for run in found.runs
+        if run.planned.config.tune == "scratch"
+    }
+    assert chosen == dict(enumerate(best))
+    data = {"examples": {"test": 9}, "subjects": {"train": 8}}
+    text = answer.methods(plan, found, data)
+    assert (
+        "Of 0.001, 0.003 and 0.01 for scratch (msra), 0.003 (2 of 3 seeds) and 0.01 (1 of 3 "
+        "seeds) validated best." in text
+    )
+    assert "from scratch as when tuned" in text and "rate 0.001, dropout" in text
+    (sentence,) = (s for s in answer.sentences(found) if "from scratch" in s)
+    assert "of 0.001, 0.003 and 0.01 by validation" in sentence
+
+
+def test_runs_of_an_earlier_version_are_named(tmp_path):
+    study, plan = fabricated.study(
+        tmp_path / "study", "frame", CASES, depths=["conv1"], inits=[], shares=["1", "0.5"], seeds=1
+    )
+    app = plugins.load("medxfer.apps", "frame")
+
+    def said():
+        found = gather.gather(study, plan, app, CASES, {}, draws=50)
+        return any("of an earlier version" in text for text in found.cautions)
+
+    assert not said()
+    for run in plan.runs:
+        if run.config.fraction < 1 and not run.is_counterpart:
+            card = study.run(run.name).card
+            del card["data"]["validation_subjects_used"]
+            study.run(run.name).write_json("run_card.json", card)
+    assert said()

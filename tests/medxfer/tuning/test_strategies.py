@@ -4,8 +4,9 @@ import doctest
 import numpy as np
 import pytest
 
-from medxfer import tuning
-from medxfer.config import Config
+from data_prep.errors import UserError
+from medxfer import plugins, tuning
+from medxfer.config import Config, own_settings, with_strategy_settings
 from medxfer.models import resnet50
 from tests.testing import tiny, train_strategies
 from tests.testing.strategy_test_case import StrategyTestCase
@@ -112,6 +113,65 @@ def test_optimizers():
     for tune in ("auto_rgn", "auto_snr"):
         assert stages(tune)[0].optimizer == "adam"
         assert stages(tune, optimizer="sgd")[0].optimizer == "sgd"
+
+
+STRATEGIES = plugins.names(tuning.STRATEGIES)
+
+
+def ways(tune, new=("head",), **settings):
+    """Optimizer, decay and schedule of what is trained by gradients."""
+    config = Config("app", tune=tune, weight_decay=0.25, **settings)
+    config = with_strategy_settings(config, "common")
+    found = tuning.stages_for(tune, GROUPS, config, new)
+    decays = [0.25 if s.weight_decay is None else s.weight_decay for s in found]
+    return {
+        (s.optimizer, decay, s.schedule)
+        for s, decay in zip(found, decays, strict=True)
+        if s.head is None
+    }
+
+
+@pytest.mark.parametrize("tune", [*STRATEGIES, "scratch", "conv3", "head"])
+@pytest.mark.parametrize("optimizer", ["auto", "sgd", "adam"])
+@pytest.mark.parametrize("schedule", ["staircase", "cosine"])
+def test_common_settings_are_those_of_every_strategy(tune, optimizer, schedule):
+    one = ("adam" if optimizer == "adam" else "sgd", 0.25, schedule)
+    for new in (("head",), ("conv5", "head")):
+        found = ways(tune, new, optimizer=optimizer, schedule=schedule)
+        assert found == ({one} if tune != "lp" or len(new) > 1 else set())
+
+
+@pytest.mark.parametrize("tune", STRATEGIES)
+def test_authors_settings_are_named_and_what_is_given_goes_before(tune):
+    own = own_settings(tune)
+    plain = Config("app", tune=tune)
+    assert with_strategy_settings(plain, "authors") == plain
+    found = with_strategy_settings(plain, "authors", ("epochs", "seed"))
+    assert found == plain  # which have nothing to do with it
+    by_authors = tuning.stages_for(tune, GROUPS, plain, ("head",))
+    for name, value in own.items():
+        assert getattr(by_authors[-1], name) == value
+        other = {"optimizer": "sgd", "weight_decay": 0.125, "schedule": "staircase"}[name]
+        given = dataclasses.replace(plain, **{name: other})
+        given = with_strategy_settings(given, "authors", (name,))
+        last = tuning.stages_for(tune, GROUPS, given, ("head",))[-1]
+        assert (last.weight_decay if name != "weight_decay" else given.weight_decay) in (
+            None, given.weight_decay
+        )  # fmt: skip
+        for each in own:
+            expected = other if each == name else own[each]
+            assert getattr(given, each) == expected
+            assert getattr(last, each) in (
+                (None, expected) if each == "weight_decay" else (expected,)
+            )
+    assert bool(own) == (tune in ("lp_ft", "auto_rgn", "auto_snr", "l1_sp", "l2_sp"))
+
+
+def test_a_decay_of_the_authors_is_not_taken_in_silence():
+    config = Config("app", tune="l2_sp", sp_beta=0.5)
+    with pytest.raises(UserError, match="--sp_beta is the decay that the authors of l2_sp have"):
+        with_strategy_settings(config, "common")
+    assert with_strategy_settings(config, "authors") == config
 
 
 def test_batch_normalisation_follows_its_switch_but_is_trained_where_nothing_was_learnt():
