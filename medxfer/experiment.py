@@ -220,7 +220,7 @@ def _fit(
         "app": config.app,
         "config": without_paths(config),
         "data": {
-            **_described(folder),
+            **described(folder),
             "synthetic": not config.data,
             "training_subjects_used": len(set(train_part.subjects)),
             "validation_subjects_used": len(set(validation_part.subjects)),
@@ -303,7 +303,7 @@ def without_paths(config: Config) -> dict:
     return shown
 
 
-def _described(folder: DatasetFolder) -> dict:
+def described(folder: DatasetFolder) -> dict:
     """A dataset folder as the run card has it."""
     return {
         "fingerprint": folder.fingerprint,
@@ -315,7 +315,7 @@ def _described(folder: DatasetFolder) -> dict:
     }
 
 
-def _side(settings: Mapping) -> tuple[str, int]:
+def side_of(settings: Mapping) -> tuple[str, int]:
     """Name and value of the setting that says how large the images of the records are."""
     name = "patch" if "patch" in settings else "side"
     return name, settings[name]
@@ -401,77 +401,6 @@ def trained(run: RunFolder, classes: int) -> Built:
     return build(config, classes, source=str(run.weights))
 
 
-def evaluate(run: RunFolder, data_folder: str = "") -> tuple[RunFolder, dict]:
-    """Score a trained run again; on other records with ``data_folder``.
-
-    Results on other records go to ``evaluations/`` in the run, whose own numbers stay.
-
-    Returns
-    -------
-    run, card : RunFolder, dict
-        Where the results are, and its run card.
-
-    Raises
-    ------
-    UserError
-        If the run is not finished, or the records cannot show how good it is: images of another
-        size, other classes, or test subjects from whom it has learnt.
-    """
-    config = Config.load(run.path / "config.json")
-    card = run.card
-    config = dataclasses.replace(config, data=data_folder or config.data)
-    folder = open_data(config)
-    folder.require("test")
-    learnt = {**card["data"], "synthetic": not config.data}
-    card = {**card, "config": without_paths(config), "data": learnt}
-    others = folder.fingerprint != learnt["fingerprint"]
-    if others:
-        _require_comparable(folder, learnt)
-    built = trained(run, len(folder.classes))
-    if others:
-        run = RunFolder(run.path / "evaluations" / folder.fingerprint[:12])
-        run.path.mkdir(parents=True, exist_ok=True)
-        config.save(run.path / "config.json")
-        card = {
-            **{key: value for key, value in card.items() if key != "export"},
-            "data": {**learnt, **_described(folder), "learnt_from": learnt["fingerprint"]},
-        }
-    return run, finish(run, card, built, folder, export_model=False)
-
-
-def _require_comparable(folder: DatasetFolder, learnt: Mapping) -> None:
-    """Raise UserError if records cannot show how good a run is that learnt from others."""
-    (name, side), own = _side(learnt["app_settings"]), _side(folder.settings)[1]
-    if own != side:
-        raise UserError(
-            f"{folder.path} holds images of {own} pixels, but this run learnt from images of "
-            f"{side}: prepare the data with --{name}={side}."
-        )
-    names = learnt.get("classes", list(folder.classes))
-    if list(folder.classes) != names:
-        raise UserError(
-            f"{folder.path} has the classes {', '.join(folder.classes)}, but this run learnt "
-            f"{', '.join(names)}: prepare the data with --classes={','.join(names)}."
-        )
-    if folder.multilabel != learnt["app_settings"].get("multilabel", False):
-        raise UserError(
-            f"Either {folder.path} or the data that this run learnt from may have several classes "
-            "an image, but not both."
-        )
-    if folder.key_id != learnt.get("key_id"):
-        logging.warning(
-            "The pseudonyms of %s have another key than those of the data this run learnt "
-            "from: whether a person is in both cannot be seen. Make sure that none is, or "
-            "prepare both with one --pseudonym_key.",
-            folder.path,
-        )
-    if seen := set(folder.subjects("test")).intersection(learnt["seen_subjects"]):
-        raise UserError(
-            f"{len(seen)} test subjects of {folder.path} were among those this run learnt "
-            f"from ({', '.join(sorted(seen)[:3])}): its errors on them say nothing."
-        )
-
-
 def export(
     run: RunFolder,
     config: Config,
@@ -496,9 +425,8 @@ def export(
             built.network,
             folder,
             monitor=app_of(config).monitor,
-            batch_size=config.batch_size,
             variants=variants,
             app=config.app,
-            patch=_side(folder.settings)[1],
+            patch=side_of(folder.settings)[1],
             run_card_hash=runs.card_hash(card),
         )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from medxfer import data, serving
 from medxfer.dataset_folder import DatasetFolder
+from medxfer.network import BATCH
 from medxfer.runs import RunFolder
 
 Monitor = Callable[[NDArray[np.float64], NDArray[np.int64]], float]
@@ -30,7 +31,6 @@ def write(
     folder: DatasetFolder,
     *,
     monitor: Monitor,
-    batch_size: int,
     variants: Sequence[str] = (),
     **about: object,
 ) -> pathlib.Path:
@@ -48,8 +48,6 @@ def write(
         The records; classes and validation part are those.
     monitor : callable
         Validation score of probabilities and labels.
-    batch_size : int
-        For the comparison.
     variants : sequence of str
         Further ways of storing the weights, of :data:`medxfer.serving_weights.KINDS`.
     about
@@ -86,7 +84,7 @@ def write(
         logging.info("SavedModel (%s) written; it agrees to %.1e.", kind, difference)
     if variants:
         part = data.Pipeline(
-            folder, "validation", batch_size=batch_size, transform=lambda images: images
+            folder, "validation", batch_size=BATCH, transform=lambda images: images
         )
         rows = compare(
             made, lambda: (np.asarray(x) for _, x, _ in part.ordered()), part.labels, monitor

@@ -376,10 +376,10 @@ def _lr_find() -> None:
 
 def _evaluate(run: runs.RunFolder) -> None:
     quiet.import_tensorflow()
-    from medxfer import experiment
+    from medxfer import evaluate
 
     with run.hold():
-        shown = experiment.evaluate(run, FLAGS.data)
+        shown = evaluate.evaluate(run, FLAGS.data)
     _summary(*shown)
 
 

@@ -104,7 +104,7 @@ def test_the_exports_of_a_run_are_compared(carotid_records, tmp_path):
 
     def write(**options):
         return exports.write(
-            tmp_path, model, tiny_network, folder, monitor=monitor, batch_size=7, **settings,
+            tmp_path, model, tiny_network, folder, monitor=monitor, **settings,
             **options,
         )  # fmt: skip
 

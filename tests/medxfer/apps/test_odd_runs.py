@@ -192,6 +192,9 @@ def test_one_replica_and_a_batch_above_the_data(driver, carotid_records, tmp_pat
         assert (words in done.err) == (batch > examples)
         assert ("there is one device" in done.err) == (how == "mirrored")
     assert found["mirrored"] == found["one"]
+    assert driver.call("--mode=evaluate", f"--run={tmp_path / 'mirrored'}").status == 0
+    card = json.loads((tmp_path / "mirrored" / "run_card.json").read_text())
+    assert card["config"]["batch_size"] == examples
     again = driver.call(
         *COMMON, "--app=cimt", f"--data={carotid_records}", f"--run={tmp_path / 'mirrored'}",
         "--noexport", "--batch_size=1000000", "--distribute=mirrored", "--nocounterparts",
