@@ -92,6 +92,11 @@ def load_mask(path: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
 def _mask(found: _images.Decoded) -> tuple[np.ndarray, tuple[str, ...]]:
     if found.pages > 1:
         raise Unusable(f"the mask's file holds {found.pages} images: save one with all lesions")
+    if found.is_doubtful:
+        raise Unusable(
+            "the mask's TIFF says that 0 is white, as tifffile writes of every array of bool: "
+            "save it as whole numbers, 255 on 0"
+        )
     level = found.pixels if found.pixels.ndim == 2 else found.pixels.max(axis=2)
     top = level.max()
     if not np.isfinite(top) or level.min() < 0:

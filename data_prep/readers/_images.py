@@ -57,6 +57,8 @@ class Decoded:
         How many images the file holds, of which this is the first.
     lossy : bool
         Whether compression may have changed levels by a few.
+    is_doubtful : bool
+        Whether white may be black: of arrays of bool, tifffile says by default that 0 is white.
     """
 
     pixels: np.ndarray
@@ -64,6 +66,7 @@ class Decoded:
     orientation: int = 1
     pages: int = 1
     lossy: bool = False
+    is_doubtful: bool = False
 
 
 def decode(path: pathlib.Path) -> Decoded:
@@ -242,7 +245,9 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def _decoded(pixels: np.ndarray, opacity: np.ndarray | None, orientation: int, **more) -> Decoded:
     """Turn what is stored."""
-    if pixels.ndim not in (2, 3) or 0 in pixels.shape or pixels.dtype.kind not in "buif":
+    if pixels.dtype.kind not in "buif":
+        raise Unusable("the pixels are neither whole nor floating-point numbers")
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise Unusable(f"the pixels have the shape {pixels.shape}, not that of one image")
     orientation = orientation if orientation in TURNS else 1
     opacity = None if opacity is None else turned(opacity, orientation)
@@ -319,8 +324,11 @@ def _tiff(path: pathlib.Path) -> Decoded:
         if page.compression not in DEFLATE:
             page.predictor = 1  # of what is not compressed so, the tag means nothing
         found = _plain(page, wanted) if _is_plain(page) else _compressed(path, page)
-        lossy = page.compression in LOSSY_CODECS
-        return _decoded(*found, orientation, pages=pages, lossy=lossy)
+        more = {"lossy": page.compression in LOSSY_CODECS, "pages": pages}
+        is_inverse = page.photometric == WHITE_IS_ZERO and page.bitspersample == 1
+        return _decoded(
+            *found, orientation, is_doubtful=is_inverse and "tifffile" in page.software, **more
+        )
 
 
 def _is_plain(page) -> bool:

@@ -273,6 +273,20 @@ def test_masks_whose_opacity_tells_another_lesion_are_refused(tmp_path, planes):
         _frames.load_mask(write_image(tmp_path / "a.png", np.dstack(planes).astype(np.uint8)))
 
 
+def test_one_bit_masks_of_which_0_is_white(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", disc() > 0)  # as drawn for tifffile, inverse for others
+    with Image.open(tmp_path / "a.tif") as file:
+        np.testing.assert_array_equal(np.asarray(file), disc() == 0)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), disc() > 0)
+    with pytest.raises(Unusable, match="array of bool"):
+        _frames.load_mask(tmp_path / "a.tif")
+    Image.fromarray(disc() > 0).save(tmp_path / "a.tif", compression="group4", tiffinfo={262: 0})
+    with Image.open(tmp_path / "a.tif") as file:
+        assert file.tag_v2[262] == 0
+        expected = np.asarray(file)
+    np.testing.assert_array_equal(_frames.load_mask(tmp_path / "a.tif")[0], expected)
+
+
 def test_a_lossy_mask_of_0_and_1_is_refused(tmp_path):
     Image.fromarray(disc() // 255).save(tmp_path / "a.jpg", quality=100)
     with pytest.raises(Unusable, match="levels end at"):
