@@ -132,7 +132,7 @@ def assign(
             f"that of {first}). Without --strict each goes to where most of its images are; "
             "--noown_split draws a new split."
         )
-    _require_parts(said, parts, len(leaks))
+    _require_parts(said, parts, len(leaks), options.test_fraction == 0)
     if "validation" not in parts.values():
         train = [subject for subject, part in parts.items() if part == "train"]
         parts |= splits.assign(train, split, 0.0, options.validation_fraction, strata=strata)
@@ -201,9 +201,11 @@ def require_images(pictures: Sequence[Picture], classes: Sequence[str]) -> None:
 
 
 def _require_parts(
-    said: Mapping[str, Mapping[str, int]], parts: Mapping[str, str], leaks: int
+    said: Mapping[str, Mapping[str, int]], parts: Mapping[str, str], leaks: int, untested: bool
 ) -> None:
     """Test the set's own split as it is after mending, and warn where little is left of a part.
+
+    ``untested``: it need not have a test part.
 
     Raises
     ------
@@ -221,10 +223,11 @@ def _require_parts(
                 f"them kept whole, none of {before[part]} images stay in its {part} part: draw a "
                 "new split with --noown_split."
             )
-        if not before[part]:
+        if not before[part] and not (untested and part == "test"):
             raise UserError(
                 f"The set's own split has no {part} part with images that can be used: draw a new "
-                f"one with --noown_split, or call one of its parts {part}."
+                f"one with --noown_split, or call one of its parts {part}"
+                f"{', or train without one: --test_fraction=0' if part == 'test' else ''}."
             )
     for part in splits.PARTS:
         if 2 * now[part] < before[part]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from data_prep import cimt, command
 from data_prep import classify as prep
+from data_prep.errors import UserError
 from tests.data_prep.test_commands import SMALL, shell
 from tests.medxfer.conftest import SMALL as CAROTID
 from tests.testing import networks
@@ -79,6 +80,24 @@ def test_without_a_test_part_in_every_app(driver, app, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert trained_untested(driver, app, tmp_path / "data", tmp_path / "run")
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.2])
+def test_an_own_split_needs_no_test_part_where_none_is_asked_for(tmp_path, fraction):
+    for part in ("train", "val"):
+        write_images(tmp_path / "raw" / part, ("a", "b"), each=3 if part == "train" else 2)
+    for path in (tmp_path / "raw" / "val").rglob("*.png"):
+        pixels = 255 - np.asarray(Image.open(path))
+        Image.fromarray(pixels).save(path)
+    options = command.Options(tmp_path / "data", b"key", test_fraction=fraction)
+    if fraction:
+        with pytest.raises(UserError, match="or train without one: --test_fraction=0"):
+            prep.prepare(tmp_path / "raw", tmp_path / "data", options=options)
+    else:
+        made = prep.prepare(tmp_path / "raw", tmp_path / "data", options=options).prep
+        assert {name: split["examples"] for name, split in made["splits"].items()} == {
+            "train": 6, "validation": 4,
+        }  # fmt: skip
 
 
 def trained_untested(driver, app, data, run) -> bool:
