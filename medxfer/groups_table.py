@@ -187,7 +187,8 @@ def command(config: Config, classes: int, given: bool) -> str:
         lines.append("--tune=auto finds the depth by trying.")
     lines.append(
         f"{config.model}, input {side} x {side}, {classes} classes. Weights and activations (of "
-        "one image) in float32; compute: multiply-accumulates of one image forwards."
+        "one image) in float32; compute: multiply-accumulates of one image forwards. Its own base "
+        f"rate: {module.RATE:g}; its own start of scratch: {module.INIT}."
     )
     return "\n".join(lines)
 

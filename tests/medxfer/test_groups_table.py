@@ -122,11 +122,12 @@ def test_the_text(tiny_network):
     shares = [float(line.split("%")[0].split()[-1]) for line in lines[1:3]]
     assert sum(shares) == pytest.approx(100, abs=0.11)
     assert "4 classes" in lines[-1]
+    assert lines[-1].endswith("Its own base rate: 0.001; its own start of scratch: gaussian.")
     with pytest.raises(UserError, match="--tune=fc9 is unknown"):
         groups_table.command(Config("", model=networks.NAME, tune="fc9"), 4, given=True)
     # The default depth is not one of every network: then only the groups are shown.
     shown = groups_table.command(Config("", model=networks.NAME, tune="fc6"), 4, given=False)
-    assert "rate" not in shown
+    assert "rate under" not in shown
     assert "by trying" in groups_table.command(
         Config("", model=networks.NAME, tune="auto"), 4, given=True
     )
