@@ -191,6 +191,8 @@ def _less(full: Share, share: Share, first: str, second: str, wider: bool) -> _A
         for method in (first, second)
     }
     drawn = resampling.resample(means, full.measures.clusters, draws=families.DRAWS)
+    own = full.measures
+    drawn = {name: families.with_limits(s, own.limits, own.sides) for name, s in drawn.items()}
     gaps = [drawn[a.text, first].minus(drawn[a.text, second]) for a in (share, full)]
     change = families.student(gaps[0].minus(gaps[1]), sides=full.measures.sides)[place]
     p = max(change.p, families.least_p(full.measures.fewest))
