@@ -18,7 +18,16 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags, logging
 
-from data_prep import classify_report, command, duplicates, locks, parts, repeats, shards
+from data_prep import (
+    classify_report,
+    command,
+    duplicates,
+    locks,
+    parts,
+    repeats,
+    shards,
+    split_table,
+)
 from data_prep.errors import UserError
 from data_prep.readers import _classification, _pictures
 from data_prep.readers._classification import Found, Options, Picture
@@ -194,6 +203,10 @@ def prepare(
         choice = dataclasses.replace(choice, own_split=False)
     decoding = Decoding.of(dataclasses.asdict(settings))
     found = _classification.find(pathlib.Path(raw), choice, decoding)
+    if options.split_table is not None:
+        said = split_table.by_study(found.pictures, options)
+        pictures = [dataclasses.replace(p, split=said[p.name]) for p in found.pictures]
+        found = dataclasses.replace(found, pictures=pictures)
     if options.divided:
         parts.require_images(found.pictures, found.classes)
     parts.warn_of_subjects(found.pictures, options.divided)
@@ -239,6 +252,8 @@ def _prepare(
         assigned, whole, contradictions = parts.Assigned({}, False, []), [], []
     else:
         whole = repeats.together(usable, same, key)
+        joined = {p.subject: one.subject for p, one in zip(usable, whole, strict=True)}
+        rest = [dataclasses.replace(p, subject=joined.get(p.subject, p.subject)) for p in rest]
         contradictions = repeats.conflicts(whole, same, key)
         if contradictions and options.strict:
             names = {pseudonym(p.name, key): p.name for p in whole}

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from absl import flags, logging
 
-from data_prep import command, shards, splits
+from data_prep import command, shards, split_table, splits
 from data_prep.errors import UserError
 from data_prep.readers import _colonoscopy
 from data_prep.readers._colonoscopy import Options, Sampling, Source
@@ -118,7 +118,7 @@ def readable(
 
 
 def assign(sources: Collection[Source], options: command.Options) -> dict[str, str]:
-    """Subject pseudonym -> part: as the set itself says, else by the options.
+    """Subject pseudonym -> part: as the user's table says, else the set itself, else the options.
 
     A set that says train and test only has its validation subjects taken from the training ones.
 
@@ -128,6 +128,8 @@ def assign(sources: Collection[Source], options: command.Options) -> dict[str, s
         If the set says a part of some cases only, or of one subject two; and as in
         :func:`data_prep.splits.assign`.
     """
+    if options.split_table is not None:
+        return split_table.parts(sources, options)
     said: dict[str, str] = {}
     for source in sources:
         subject = splits.pseudonym(source.subject, options.key)
@@ -144,8 +146,4 @@ def assign(sources: Collection[Source], options: command.Options) -> dict[str, s
             f"{len(lacking)} cases have no split ({', '.join(lacking[:3])}) although others have: "
             "complete the table of splits, or take its column out."
         )
-    train = [subject for subject, part in said.items() if part == "train"]
-    if "validation" in said.values() or not train:
-        return said
-    key = f"split {options.seed}"
-    return said | splits.assign(train, key, 0.0, options.validation_fraction)
+    return options.complete(said)

@@ -79,8 +79,16 @@ def define_flags(*, test_fraction: float = 0.5, validation_fraction: float = 0.2
     flags.DEFINE_string(
         "link_table",
         None,
-        "CSV file to write, outside the output folder: original name, case and "
-        "subject pseudonym. Keep it with the originals. Default: none.",
+        "CSV file to write, outside the output folder: original name, pseudonyms of case and "
+        "subject, why it was skipped, which one it repeats. Keep it with the originals. "
+        "Default: none.",
+    )
+    flags.DEFINE_string(
+        "split_table",
+        None,
+        "CSV file that says who is in which part: columns subject and split, or path (case) and "
+        "split, which is train, validation or test. Where no row says validation, it is drawn from "
+        "train. Default: the split of the set itself, or one that is drawn.",
     )
     flags.DEFINE_float("test_fraction", test_fraction, "Share of the subjects that is test.")
     flags.DEFINE_float(
@@ -113,6 +121,7 @@ def options() -> Options:
         runner_options=runner_options(),
         strict=FLAGS.strict,
         link_table=pathlib.Path(FLAGS.link_table) if FLAGS.link_table else None,
+        split_table=pathlib.Path(FLAGS.split_table) if FLAGS.split_table else None,
         test_fraction=FLAGS.test_fraction,
         validation_fraction=FLAGS.validation_fraction,
         folds=FLAGS.folds,
@@ -244,6 +253,10 @@ def prepare(
     studies = sorted(studies, key=lambda study: study.name)
     cases = {study.name: splits.pseudonym(study.name, options.key) for study in studies}
     _check(studies, cases, options)
+    if options.split_table is not None and options.parts is None:
+        from data_prep import split_table
+
+        options = dataclasses.replace(options, parts=split_table.parts(studies, options))
     depends = {
         "layout": dataclasses.asdict(layout),
         "settings": dict(settings),
@@ -289,7 +302,7 @@ def prepare(
                 findings=findings,
             )
         if options.link_table is not None:
-            _write_link_table(options.link_table, options.output, cases)
+            link_table.write_studies(options, studies, prep, details)
         shutil.rmtree(work, ignore_errors=True)
     names = {case: name for name, case in cases.items()}
     return Prepared(options.output, prep, reused, names, details, options.link_table)
@@ -383,11 +396,3 @@ def _check(studies: Sequence["Study"], cases: Mapping[str, str], options: Option
     if options.link_table is not None:
         work = shards.work_folder(options.output)
         link_table.require_place(options.link_table, options.output, work)
-
-
-def _write_link_table(path: pathlib.Path, output: pathlib.Path, cases: Mapping[str, str]) -> None:
-    """Write original name, case and subject of every study; no subject where it was skipped."""
-    truth = json.loads((output / "truth.json").read_text())
-    subjects = {case: fact["subject"] for split in truth.values() for case, fact in split.items()}
-    rows = ([name, case, subjects.get(case, "")] for name, case in cases.items())
-    link_table.write(path, ["original", "case", "subject"], rows)

@@ -169,7 +169,7 @@ def prepare(
     options = dataclasses.replace(options or command.Options(output, key=PUBLIC_KEY), output=output)
     sources = _colonoscopy.find(raw, choice)
     colonoscopy.warn_of_unknown_identity(sources)
-    if any(source.split for source in sources):
+    if options.split_table is None and any(source.split for source in sources):
         options = dataclasses.replace(options, parts=colonoscopy.assign(sources, options))
     return command.prepare(
         shards.Layout(APP, CLASSES, EXTRAS, SPLITS, channels=3, balanced=("train", "validation")),

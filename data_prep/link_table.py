@@ -2,9 +2,15 @@
 
 import csv
 import pathlib
-from collections.abc import Iterable, Sequence
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 
 from data_prep.errors import UserError
+from data_prep.options import Options
+from data_prep.splits import pseudonym
+
+if typing.TYPE_CHECKING:
+    from data_prep.runner import Study
 
 
 def require_place(path: pathlib.Path, *outputs: pathlib.Path) -> None:
@@ -35,3 +41,35 @@ def write(path: pathlib.Path, headings: Sequence[str], rows: Iterable[Sequence[s
         table.writerow(headings)
         table.writerows(rows)
     partial.replace(path)
+
+
+def write_studies(
+    options: Options, studies: Sequence["Study"], prep: Mapping, details: Mapping[str, str]
+) -> None:
+    """Write every study of a prepared dataset: why it was skipped, and which it repeats, if any.
+
+    ``prep`` is the content of ``prep.json``; ``details`` has reasons that may name originals, by
+    case. Of studies that repeat each other, the first by name is the one that the others repeat.
+    """
+    skipped = {entry["case"]: entry["reason"] for entry in prep["skipped"]} | dict(details)
+    names = {pseudonym(study.name, options.key): study.name for study in studies}
+    repeats = {study.name: getattr(study, "repeats", "") for study in studies}
+    similar = (pair["cases"] for pair in prep["findings"].get("similar", ()))
+    for group in (*prep["findings"].get("identical", ()), *similar):
+        first, *others = sorted(names[case] for case in group)
+        for name in others:
+            repeats[name] = repeats[name] or first
+    write(
+        options.link_table,
+        ["original", "case", "subject", "skipped", "repeats"],
+        (
+            [
+                name,
+                case,
+                pseudonym(study.subject, options.key),
+                skipped.get(case, ""),
+                repeats[name],
+            ]
+            for study, (case, name) in zip(studies, names.items(), strict=True)
+        ),
+    )

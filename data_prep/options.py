@@ -1,6 +1,8 @@
 """What preparing data is told, and what it tells afterwards."""
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 
@@ -26,6 +28,8 @@ class Options:
         Options of Apache Beam, as on its command lines.
     link_table : path or None
         Table from original names to pseudonyms, for the owner of the data.
+    split_table : path or None
+        Table of who is in which part (see :mod:`data_prep.split_table`).
     parts : mapping or None
         Subject pseudonym -> "train", "validation" or "test", where that is already decided.
     """
@@ -42,6 +46,7 @@ class Options:
     validation_fraction: float = 0.2
     folds: int | None = None
     fold: int | None = None
+    split_table: pathlib.Path | None = None
     parts: Mapping[str, str] | None = None
 
     @property
@@ -51,10 +56,19 @@ class Options:
 
     def split_settings(self) -> dict:
         """Settings that decide who is in which split, and in what order."""
-        return {
-            name: getattr(self, name)
-            for name in ("seed", "test_fraction", "validation_fraction", "folds", "fold")
-        }
+        names = "seed", "test_fraction", "validation_fraction", "folds", "fold"
+        settings = {name: getattr(self, name) for name in names}
+        if self.split_table is not None:  # of pseudonyms: the table itself holds names
+            said = json.dumps(sorted((self.parts or {}).items()))
+            settings["split_table"] = hashlib.sha256(said.encode()).hexdigest()[:12]
+        return settings
+
+    def complete(self, said: Mapping[str, str]) -> dict[str, str]:
+        """Subject -> part as it is said; who validates is drawn from the others where none does."""
+        train = [subject for subject, part in said.items() if part == "train"]
+        if "validation" in said.values() or not train:
+            return dict(said)
+        return said | splits.assign(train, f"split {self.seed}", 0.0, self.validation_fraction)
 
     def assign(self, subjects: Collection[str]) -> dict[str, str]:
         """Subject -> part: as decided, else by :func:`data_prep.splits.assign`."""

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from absl import flags
 
-from data_prep import command, locks, shards, splits
+from data_prep import command, locks, shards, split_table, splits
 from data_prep.errors import UserError
 from data_prep.readers._images import Unusable
 from data_prep.records import Example
@@ -292,6 +292,8 @@ def assign(sources, options: command.Options) -> dict[str, str]:
 
     A volume that only turns out to be unusable when it is read leaves its part one smaller.
     """
+    if options.split_table is not None:
+        return split_table.parts(sources, options)
     hopeful, other = set(), set()
     for source in sources:
         known = source.paths("labels") or source.paths("points")

@@ -196,7 +196,8 @@ def prepare(
     usable = colonoscopy.readable(sources, sampling, options)
     if not usable:
         raise UserError(f"No case of {raw} can be read: {_why(sources[0], sampling)}.")
-    parts = colonoscopy.assign(usable, options)
+    # A table speaks of all cases, also of those that cannot be read.
+    parts = colonoscopy.assign(sources if options.split_table else usable, options)
     options = dataclasses.replace(options, parts=parts)
     if detector is not None:
         _require_unseen(detector, usable, parts, options)

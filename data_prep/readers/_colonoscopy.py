@@ -212,6 +212,8 @@ class Source(Study):
         Why the case cannot be used, where finding it already showed that.
     notes : tuple of str
         What was mended while it was found.
+    repeats : str
+        Name of the case that it repeats, where that is its problem.
     """
 
     kind: str
@@ -224,6 +226,7 @@ class Source(Study):
     split: str = ""
     problem: str = ""
     notes: tuple[str, ...] = ()
+    repeats: str = ""
 
     @property
     def case(self) -> str:

@@ -55,7 +55,9 @@ def without_repeats(sources: Iterable["Source"]) -> list["Source"]:
         is_whole = shared[one, other] >= len(set(sources[one].images))
         if is_whole and not sources[other].problem and worth(other) > worth(one):
             files = (*sources[one].files, twins[one, other])
-            sources[one] = dataclasses.replace(sources[one], problem=REPEATS, files=files)
+            sources[one] = dataclasses.replace(
+                sources[one], problem=REPEATS, files=files, repeats=sources[other].name
+            )
     for one, other in pairs:
         if not sources[one].problem and not sources[other].problem:
             _join(sources, one, other, twins[one, other])

@@ -3,6 +3,7 @@
 ``python -m tests.data_prep.fake`` is a command like those of the package.
 """
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -11,6 +12,15 @@ import signal
 from absl import flags
 
 from data_prep import command
+from data_prep.runner import Study
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeStudy(Study):
+    """A study that says whose it is."""
+
+    subject: str
+
 
 KEY = b"secret"
 SETTINGS = {"patch": 5}
@@ -43,9 +53,8 @@ def write_studies(folder: pathlib.Path, count: int = 8) -> None:
 
 
 def find(folder: pathlib.Path) -> list:
-    from data_prep.runner import Study
-
-    return [Study(path.stem, (path,)) for path in sorted(folder.glob("*.npy"))]
+    paths = sorted(folder.glob("*.npy"))
+    return [FakeStudy(path.stem, (path,), path.stem.partition("_")[0]) for path in paths]
 
 
 def work(study, key=KEY, patch=5, log=None, fault=None):

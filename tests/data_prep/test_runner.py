@@ -137,20 +137,23 @@ def test_a_spill_that_is_cut_off_is_made_again(studies, tmp_path):
 
 
 def test_tokens_depend_on_content_names_and_settings(studies, tmp_path):
+    def named(name, *paths):
+        return dataclasses.replace(studies[0], name=name, files=paths)
+
     (first,) = runner.tokens(studies[:1], {"a": 1}, 1)
     path = studies[0].files[0]
     moved = tmp_path / "elsewhere" / path.name
     moved.parent.mkdir()
     moved.write_bytes(path.read_bytes())
     name = studies[0].name
-    assert runner.tokens([runner.Study(name, (moved,))], {"a": 1}, 2) == [first]
+    assert runner.tokens([named(name, moved)], {"a": 1}, 2) == [first]
     renamed = moved.rename(moved.with_name("other.npy"))
     others = [
         runner.tokens(studies[:1], {"a": 2}, 1),
-        runner.tokens([runner.Study("other", (path,))], {"a": 1}, 1),
-        runner.tokens([runner.Study(name, (renamed,))], {"a": 1}, 1),
-        runner.tokens([runner.Study(name, (path, renamed))], {"a": 1}, 1),
-        runner.tokens([runner.Study(name, (tmp_path / "absent" / path.name,))], {"a": 1}, 1),
+        runner.tokens([named("other", path)], {"a": 1}, 1),
+        runner.tokens([named(name, renamed)], {"a": 1}, 1),
+        runner.tokens([named(name, path, renamed)], {"a": 1}, 1),
+        runner.tokens([named(name, tmp_path / "absent" / path.name)], {"a": 1}, 1),
     ]
     np.save(path, np.zeros(3))
     others.append(runner.tokens(studies[:1], {"a": 1}, 1))
