@@ -106,7 +106,9 @@ class Found:
         if len(set(self.lesion_sequence)) == len(self.per_frame):
             low, high = _shared.wilson(int(hit.sum()), hit.size)
             return f"{hit.mean():.3f} [{low:.3f}, {high:.3f}] of {hit.size} (Wilson)"
-        found = intervals.bootstrap(intervals.mean(hit.astype(float)), names)
+        found = intervals.bootstrap(
+            intervals.mean(hit.astype(float)), names, limits=intervals.SHARE
+        )
         return (
             f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}] of {hit.size} "
             f"({found.clusters} sequences)"

@@ -23,7 +23,7 @@ from scipy import optimize
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from medxfer.evaluation import froc
-from medxfer.evaluation.intervals import Interval
+from medxfer.evaluation.intervals import SHARE, Interval, within
 from medxfer.evaluation.marks import Marks
 from medxfer.evaluation.resampling import Bars
 
@@ -103,7 +103,10 @@ class Fit:
         level: float = 0.95,
         scale: Literal["linear", "logit"] = "linear",
     ) -> tuple[Interval, ...]:
-        """Normal intervals at the rates, clipped to [0, 1], or symmetric on the logit scale."""
+        """Normal intervals at the rates, clipped to [0, 1], or symmetric on the logit scale.
+
+        Where the curve is so steep that it has no error, :func:`intervals.within` bounds it.
+        """
         if not 0 < level < 1:
             raise ValueError(f"Need 0 < level < 1. Received: {level}.")
         if scale not in ("linear", "logit"):
@@ -118,12 +121,17 @@ class Fit:
             ends = 1 / (1 + np.exp(-(centre + np.array([[-1], [1]]) * width)))
         caution = "candidates are taken as independent"
         late = f"not reached: the curve ends at {self.false_rate:g}"
-        return tuple(
+        found = [
             Interval(float(value), float(low), float(high), math.nan, level, self.clusters,
                      late if math.isnan(value) else caution)
             for value, low, high in zip(values, *np.where(np.isnan(values), np.nan, ends),
                                         strict=True)
-        )  # fmt: skip
+        ]  # fmt: skip
+        sure = 1e-6  # far below what any number of lesions can show
+        return tuple(
+            within(each, 0.0, self.clusters, SHARE) if width < sure else each
+            for each, width in zip(found, half, strict=True)
+        )
 
     def _probit(self, rates: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         rates = np.asarray(rates, np.float64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medxfer.evaluation import classification, family, froc, intervals, roc
+from medxfer.evaluation import classification, family, froc, idca, intervals, roc
 from medxfer.evaluation.marks import Marks
 
 N = 30
@@ -199,3 +199,9 @@ def test_coverage_near_the_ends(true, subjects, units):
     # Percentiles of a single run are too narrow for few subjects away from the ends.
     assert held["study"] / runs >= 0.93
     assert held["run"] / runs >= (0.85 if subjects == 8 else 0.9)
+
+
+def test_a_fitted_curve_without_error_is_bounded_too():
+    fit = idca.Fit(5.0, 1.0, 9.0, 1.0, np.zeros((2, 2)), 40, N, 5, N)
+    (found,) = fit.intervals([1.0])
+    assert ends(found) == pytest.approx(exact(N, N))
