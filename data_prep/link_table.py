@@ -3,7 +3,7 @@
 import csv
 import pathlib
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from data_prep.errors import UserError
 from data_prep.options import Options
@@ -41,6 +41,28 @@ def write(path: pathlib.Path, headings: Sequence[str], rows: Iterable[Sequence[s
         table.writerow(headings)
         table.writerows(rows)
     partial.replace(path)
+
+
+def originals(path: pathlib.Path, subjects: Collection[str]) -> list[tuple[str, str]]:
+    """Original names of these subjects' studies in a table of :func:`write_studies`, and subjects.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or is no such table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                (row["original"], row["subject"])
+                for row in csv.DictReader(file)
+                if row["subject"] in subjects
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        reason = getattr(error, "strerror", None) or "it has no columns original and subject"
+        raise UserError(
+            f"--link_table={path} cannot be read ({reason}): give the one that data_prep wrote."
+        ) from error
 
 
 def write_studies(

@@ -252,6 +252,8 @@ def units(folder: DatasetFolder, split: str) -> Iterator[dict]:
     dataset = tf.data.TFRecordDataset([str(path) for path in folder.files(split)]).map(parse)
     found = 0
     for features in _guarded(dataset, folder, split):
+        if features["subject"].decode() in folder.excluded:
+            continue
         found += 1
         yield {
             name: value.decode() if isinstance(value, bytes) else value

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Collection
 
 import tensorflow as tf
 
@@ -42,6 +43,8 @@ class DatasetFolder:
         Hash of the records and of all that they were made from.
     key_id : str
         Which key the pseudonyms have.
+    excluded : frozenset of str
+        Subjects that evaluation leaves out, see :meth:`without`.
     """
 
     path: pathlib.Path
@@ -55,6 +58,7 @@ class DatasetFolder:
     fingerprint: str
     key_id: str
     _splits: dict[str, dict] = dataclasses.field(repr=False)
+    excluded: frozenset[str] = frozenset()
 
     @classmethod
     def open(cls, path: str | pathlib.Path, app: str | None = None) -> "DatasetFolder":
@@ -128,6 +132,25 @@ class DatasetFolder:
     def subjects(self, split: str) -> list[str]:
         """Pseudonyms of a split's subjects, also of those without any example; sorted."""
         return self._split(split)["subjects"]
+
+    def without(self, split: str, subjects: Collection[str], examples: int) -> "DatasetFolder":
+        """The same folder whose ``split`` has no example of these subjects, ``examples`` in all.
+
+        Files stay as they are: :func:`medxfer.data.units` passes over the subjects.
+        """
+        left = [subject for subject in self.subjects(split) if subject not in subjects]
+        truth = {
+            case: fact
+            for case, fact in self.truth[split].items()
+            if fact["subject"] not in subjects
+        }
+        own = {**self._split(split), "subjects": left, "examples": examples}
+        return dataclasses.replace(
+            self,
+            truth={**self.truth, split: truth},
+            excluded=frozenset(subjects),
+            _splits={**self._splits, split: own},
+        )
 
     def has(self, split: str) -> bool:
         """Whether a split has examples."""

@@ -111,7 +111,14 @@ flags.DEFINE_string(
     "link_table",
     None,
     "--mode=predict: CSV file to write, outside the output folder: original path, name in the "
-    "results, or why it was left out. Keep it with the originals. Default: none.",
+    "results, or why it was left out. Keep it with the originals. Default: none. --mode=evaluate: "
+    "the file of this name that data_prep wrote of --data, to show which originals the run knows.",
+)
+flags.DEFINE_bool(
+    "exclude_seen",
+    False,
+    "--mode=evaluate --data=OTHER: leave out test subjects from whom the run has learnt. Default: "
+    "end and say how many they are.",
 )
 flags.DEFINE_integer(
     "input_side",
@@ -379,7 +386,8 @@ def _evaluate(run: runs.RunFolder) -> None:
     from medxfer import evaluate
 
     with run.hold():
-        shown = evaluate.evaluate(run, FLAGS.data)
+        links = pathlib.Path(FLAGS.link_table) if FLAGS.link_table else None
+        shown = evaluate.evaluate(run, FLAGS.data, FLAGS.exclude_seen, links)
     _summary(*shown)
 
 

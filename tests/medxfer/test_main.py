@@ -1,5 +1,6 @@
 """Whole runs from the command line, and every way of getting it wrong."""
 
+import collections
 import csv
 import json
 import pathlib
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 from data_prep import cimt
-from medxfer import runs, serving
+from medxfer import data, runs, serving
 from medxfer.config import Config
+from medxfer.dataset_folder import DatasetFolder
 from tests.medxfer.conftest import SMALL
 from tests.medxfer.test_report import Page
 from tests.testing import networks
@@ -375,14 +377,71 @@ def test_evaluate_on_other_records(trained, driver, copy, tmp_path):
 def test_evaluate_refuses_subjects_that_were_learnt_from(driver, raw, copy, tmp_path):
     from data_prep import command
 
-    options = command.Options(tmp_path / "fold", cimt.PUBLIC_KEY, seed=5)
+    link = tmp_path / "link.csv"
+    options = command.Options(tmp_path / "fold", cimt.PUBLIC_KEY, seed=5, link_table=link)
     fold = cimt.prepare(raw, tmp_path / "fold", settings=SMALL, options=options)
     before = contents(copy)
-    done = driver.call("--mode=evaluate", f"--run={copy}", f"--data={fold.output}")
+    evaluate = ["--mode=evaluate", f"--run={copy}", f"--data={fold.output}"]
+    done = driver.call(*evaluate)
     learnt = json.loads((copy / "run_card.json").read_text())["data"]["seen_subjects"]
-    assert set(learnt) & set(fold.prep["splits"]["test"]["subjects"])  # else the seed is no test
-    assert "were among those this run learnt from" in done.error
+    test = set(fold.prep["splits"]["test"]["subjects"])
+    assert test & set(learnt)  # else the seed is no test
+    assert f"{len(test & set(learnt))} test subjects" in done.error
+    assert "--exclude_seen leaves them out" in done.error
     assert contents(copy) == before
+
+    with link.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    done = driver.call(*evaluate, f"--link_table={link}")
+    assert done.status == 2 and contents(copy) == before
+    for row in rows:
+        assert (f"  learnt from  {row['original']} " in done.out) == (
+            row["subject"] in test & set(learnt)
+        )
+
+    done = driver.call(*evaluate, f"--link_table={link}", "--exclude_seen")
+    assert done.status == 0, done.err
+    place = copy / "evaluations" / fold.prep["fingerprint"][:12]
+    card = json.loads((place / "run_card.json").read_text())
+    left = test - set(learnt)
+    assert card["data"]["excluded_subjects"] == len(test) - len(left)
+    assert card["data"]["subjects"]["test"] == len(left)
+    with (place / "predictions.csv").open(newline="") as file:
+        scored = list(csv.DictReader(file))
+    assert {row["subject"] for row in scored} == left
+    # As many regions of each as there are where nobody is left out.
+    regions = collections.Counter(
+        example["subject"] for example in data.units(DatasetFolder.open(fold.output), "test")
+    )
+    assert card["data"]["examples"]["test"] == sum(regions[subject] for subject in left)
+    methods = {row["method"] for row in scored}
+    assert len(scored) == len(methods) * card["data"]["examples"]["test"]
+    said = f"{len(test) - len(left)} of {len(test)} test subjects of these data were left out"
+    assert said in done.out and said in (place / "report.html").read_text()
+    for content in contents(copy).values():
+        assert not any(row["original"].encode() in content for row in rows)
+
+
+def test_nobody_is_left_out_who_cannot_be_told(driver, raw, records, copy, tmp_path):
+    from data_prep import command
+
+    learnt = json.loads((copy / "run_card.json").read_text())["data"]["seen_subjects"]
+    parts = dict.fromkeys(DatasetFolder.open(records).subjects("test"), "train")
+    parts |= dict.fromkeys(learnt, "test")
+    made = {}
+    for name, key, decided in (("key", b"another", None), ("all", cimt.PUBLIC_KEY, parts)):
+        options = command.Options(tmp_path / name, key, seed=5, parts=decided)
+        made[name] = cimt.prepare(raw, tmp_path / name, settings=SMALL, options=options).output
+    for name, message in (("key", "cannot tell who is in both"), ("all", "none is left")):
+        done = driver.call(
+            "--mode=evaluate", f"--run={copy}", f"--data={made[name]}", "--exclude_seen"
+        )
+        assert message in done.error
+    done = driver.call(
+        "--mode=evaluate", f"--run={copy}", f"--data={made['all']}", f"--link_table={raw}"
+    )
+    assert "--link_table" in done.error and "cannot be read" in done.error
 
 
 def test_evaluate_refuses_patches_of_another_size(driver, raw, copy, tmp_path):
