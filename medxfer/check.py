@@ -7,6 +7,7 @@ are a fair sample of it.
 
 import collections
 import dataclasses
+import itertools
 import math
 import pathlib
 import statistics
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from data_prep import progress, records
+from data_prep import duplicates, progress, records
 from data_prep.errors import UserError
 from data_prep.splits import PARTS
 from medxfer import check_estimate, check_images, plugins
@@ -27,7 +28,20 @@ from medxfer.dataset_folder import DatasetFolder, untuned
 DECODED = 192 * 2**20
 
 _BATCH = 512
-_WANTED = ("image", "label", "subject", "case", "x", "y", "margin", "views", "mm_per_pixel")
+_WANTED = (
+    "image",
+    "label",
+    "subject",
+    "case",
+    "x",
+    "y",
+    "margin",
+    "views",
+    "mm_per_pixel",
+    "frame",
+)
+#: With fewer subjects in a part, or originals of a class, what is found may be chance.
+_SUBJECTS, _ORIGINALS = 5, 10
 
 
 @dataclasses.dataclass
@@ -39,6 +53,9 @@ class _Split:
     subjects: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     labels: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     people: dict[int, set[str]] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(set)
+    )
+    originals: dict[int, set[tuple[str, int]]] = dataclasses.field(
         default_factory=lambda: collections.defaultdict(set)
     )
     twins: collections.Counter = dataclasses.field(default_factory=collections.Counter)
@@ -56,6 +73,7 @@ class _Survey:
         self.folder = folder
         self.splits: list[_Split] = []
         self.problems = _missing(folder)
+        self._copies = _copies(folder.findings)
         self._same: dict[bytes, tuple[str, str]] = {}
         self._seen: dict[str, check_images.Seen] = {}
         self._calibration: dict[str, set[float]] = collections.defaultdict(set)
@@ -82,10 +100,12 @@ class _Survey:
         cases = [text.decode() for text in batch["case"]]
         split.examples += len(subjects)
         split.subjects.update(subjects)
-        for subject, shown in zip(subjects, _shown(batch), strict=True):
+        frames = batch.get("frame", np.zeros(len(cases), np.int64)).tolist()
+        for subject, case, frame, shown in zip(subjects, cases, frames, _shown(batch), strict=True):
             split.labels.update(shown)
             for label in shown:
                 split.people[label].add(subject)
+                split.originals[label].add((self._copies.get(case, case), frame))
         for case, size in zip(cases, batch.get("mm_per_pixel", ()), strict=False):
             self._calibration[case].add(round(float(size), 6))
         for row, png in enumerate(batch["image"]):
@@ -259,6 +279,7 @@ def _described(split: _Split, folder: DatasetFolder) -> list[str]:
         f"    {names.get(label, label)} {count}, of {len(split.people[label])} subjects"
         for label, count in sorted(split.labels.items())
     ]
+    lines += [f"    caution: {text}" for text in _cautions(split, folder)]
     if silent := len(set(folder.subjects(split.name)) - set(split.subjects)):
         lines.append(f"    note: {silent} subjects have no example")
     if total := split.values.sum():
@@ -276,6 +297,37 @@ def _described(split: _Split, folder: DatasetFolder) -> list[str]:
     if split.flat:
         lines.append(f"    note: {split.flat} images have one grey value only")
     return lines
+
+
+def _cautions(split: _Split, folder: DatasetFolder) -> list[str]:
+    """What is so little in a part that results on it, or training with it, may be chance."""
+    if split.name not in PARTS:  # whole regions of subjects who are counted by their patches
+        return []
+    found = []
+    if len(split.subjects) < _SUBJECTS:
+        found.append(f"fewer than {_SUBJECTS} subjects")
+    for label, name in enumerate(folder.classes):
+        count = len(split.originals[label])
+        whole = -1 in split.labels and not folder.multilabel
+        if count < _ORIGINALS and not whole:
+            found.append(
+                f"{name} is shown by {count} original{'s' * (count != 1)} only (images, frames or "
+                f"volumes, fewer than {_ORIGINALS}), not counting crops, patches and copies"
+            )
+    return found
+
+
+def _copies(findings: Mapping) -> dict[str, str]:
+    """Case -> the case that stands for it, of images that repeat."""
+    chains = [*findings.get("identical", ()), *(p["cases"] for p in findings.get("similar", ()))]
+    cases = sorted({case for chain in chains for case in chain})
+    place = {case: number for number, case in enumerate(cases)}
+    pairs = [(place[a], place[b]) for chain in chains for a, b in itertools.pairwise(chain)]
+    return {
+        cases[number]: cases[group[0]]
+        for group in duplicates.groups(len(cases), pairs)
+        for number in group
+    }
 
 
 def _in_plane(truth: Mapping[str, Mapping]) -> Iterator[tuple[str, float]]:
