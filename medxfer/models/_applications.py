@@ -72,6 +72,10 @@ def build(
     head = _layers.weights(init, seed, HEAD, std=0.01, bias=0.0)  # before anything is built
     base = backbone(keras.Input((side, side, 3), name="image"))
     for layer in base.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            # Keras' .99 needs some 500 steps until the averages are those of the data: on small
+            # sets, validation would see others than training.
+            layer.momentum = 0.9
         _start(layer, "msra" if init == "gaussian" else init, seed)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(base.outputs[0])
     x = _layers.Dropout(dropout, seed=seed, name=f"{HEAD}_dropout")(x)

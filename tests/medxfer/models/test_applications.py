@@ -71,6 +71,20 @@ class ApplicationTestCase(ModelTestCase):
             model.set_weights(before)
         freeze(groups, Stage(**vars(stage) | {"batch_norm": dict.fromkeys(groups, "train")}))
 
+    def test_moving_averages_follow_within_few_steps(self, model, images):
+        """A tenth of the batch's mean a step, in every layer."""
+        normal = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+        if not normal:
+            return
+        assert {layer.get_config()["momentum"] for layer in normal} == {0.9}
+        before, first = model.get_weights(), normal[0]
+        entering = keras.Model(model.inputs, first.input)(images)
+        expected = 0.9 * first.moving_mean.numpy() + 0.1 * np.asarray(entering).mean((0, 1, 2))
+        model(images, training=True)
+        tolerance = 1e-4 * np.ptp(expected)
+        np.testing.assert_allclose(first.moving_mean, expected, atol=tolerance)
+        model.set_weights(before)
+
 
 @pytest.mark.slow
 class TestResNet50(ApplicationTestCase):
