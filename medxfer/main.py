@@ -70,7 +70,7 @@ flags.DEFINE_enum(
     None,
     INITS,
     "Random start of layers without pre-trained weights. Default: gaussian, as in the paper, and "
-    "for --tune=scratch the network's own (msra for alexnet).",
+    "for --tune=scratch the network's own (msra for alexnet, xavier for vgg19).",
 )
 flags.DEFINE_string(
     "data", _DEFAULTS.data, "Folder written by data_prep. Without it a synthetic phantom is made."

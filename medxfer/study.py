@@ -31,8 +31,8 @@ flags.DEFINE_list(
 flags.DEFINE_list(
     "inits",
     ["msra", "xavier", "gaussian"],
-    "Random starts of training from scratch; the first also serves the smaller fractions. msra "
-    "first: it trains deep networks most reliably. Empty: nothing is trained from scratch.",
+    "Random starts of training from scratch; the first also serves the smaller fractions (by "
+    "default the network's own start). Empty: nothing is trained from scratch.",
 )
 flags.DEFINE_list("strategies", [], "Further values of --tune, such as lp_ft or auto.")
 flags.DEFINE_list(
@@ -200,7 +200,8 @@ def _plan(base, folder, rates):
         strategies=FLAGS.strategies,
         rates=rates,
         scratch_rates=_numbers("scratch_rates"),
-        own_rates={} if FLAGS["base_rate"].present else _own_rates(models),
+        own_inits={} if FLAGS["inits"].present else _own(models, "INIT"),
+        own_rates={} if FLAGS["base_rate"].present else _own(models, "RATE"),
         shares=FLAGS.fractions,
         seeds=FLAGS.seeds,
         counterpart_learns=plans.counterpart_learns(base.app),
@@ -209,9 +210,9 @@ def _plan(base, folder, rates):
     )
 
 
-def _own_rates(models) -> dict[str, float]:
-    """The networks' own learning rates."""
-    return {name: plugins.constant("medxfer.models", name, "RATE") for name in models}
+def _own(models, key: str) -> dict[str, object]:
+    """The networks' own learning rates or starts."""
+    return {name: plugins.constant("medxfer.models", name, key) for name in models}
 
 
 def _rates() -> list[float]:

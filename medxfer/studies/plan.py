@@ -304,6 +304,7 @@ def make(
     new: Mapping[str, Sequence[str]] | None = None,
     depths: Sequence[str] = (),
     inits: Sequence[str] = INITS,
+    own_inits: Mapping[str, str] | None = None,
     strategies: Sequence[str] = (),
     rates: Sequence[float] = (),
     scratch_rates: Sequence[float] = (),
@@ -335,6 +336,8 @@ def make(
     inits : sequence of str
         Of scratch; the first one serves the smaller amounts of data. Empty: no training from
         scratch.
+    own_inits : mapping from network to initialiser
+        Which of ``inits`` is the first of a network; by default the one that is written first.
     strategies : sequence of str
         Further values of ``--tune``.
     rates : sequence of float
@@ -420,7 +423,9 @@ def make(
                 prefix = f"{model} " if len(groups) > 1 else ""
                 for tune in (*chosen[model], *strategies):
                     add(prefix + tune, amount, tune=tune, model=model, seed=seed)
-                for init in inits if amount is largest else inits[:1]:
+                own = (own_inits or {}).get(model)
+                starts = sorted(inits, key=lambda init: init != own)
+                for init in starts if amount is largest else starts[:1]:
                     method = f"{prefix}{SCRATCH} ({init})"
                     add(method, amount, tune=SCRATCH, model=model, init=init, seed=seed)
             if seed == base.seed and (amount is largest or counterpart_learns):

@@ -54,6 +54,18 @@ def test_every_network_has_a_rate_of_its_own_unless_rates_are_given():
     assert rates == {(model, rate) for model in own for rate in (0.1, 0.3)}
 
 
+def test_less_data_is_trained_from_the_own_start_of_a_network():
+    groups = {"a": ("conv", "head"), "b": ("block", "head"), "c": ("block", "head")}
+    plan = make(groups=groups, own_inits={"a": "xavier", "b": "gaussian"}, seeds=1)
+    starts = {}
+    for run in plan.runs:
+        if run.config.tune == "scratch":
+            starts.setdefault((run.config.model, run.config.fraction), set()).add(run.config.init)
+    less = {model: found for (model, part), found in starts.items() if part < 1}
+    assert less == {"a": {"xavier"}, "b": {"gaussian"}, "c": {"gaussian"}}  # c: the first written
+    assert all(len(found) == 3 for (_, part), found in starts.items() if part == 1)
+
+
 def test_classic_methods_that_learn_nothing_are_run_once():
     assert sum(run.is_counterpart for run in make(counterpart_learns=False).runs) == 1
 
