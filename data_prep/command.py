@@ -30,6 +30,8 @@ if typing.TYPE_CHECKING:
     from data_prep.runner import Study, StudyResult
     from data_prep.shards import Layout
 
+_LISTED = 20  # cases with one and the same note that a summary names; prep.json has all
+
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # the shared flags are those of the command that defines them
 
@@ -338,9 +340,15 @@ def summary(prepared: Prepared) -> str:
         f"{len({case for case, _ in mended})} of them mended, {len(skipped)} skipped."
     ]
     for title, notes in (("skipped", skipped), ("mended", mended)):
+        shown: collections.Counter[str] = collections.Counter()
         for case, note in notes:
-            note = prepared.details.get(case, note)
-            lines.append(f"  {title}  {prepared.names[case]} ({case}): {note}")
+            shown[note] += 1
+            if shown[note] <= _LISTED:
+                detail = prepared.details.get(case, note)
+                lines.append(f"  {title}  {prepared.names[case]} ({case}): {detail}")
+        for note, count in shown.items():
+            if count > _LISTED:
+                lines.append(f"  {title}  and {count - _LISTED} more: {note}")
     columns = {str(index): name for index, name in enumerate(prep["classes"])}
     if any("-1" in split["labels"] for split in prep["splits"].values()):
         columns["-1"] = "several labels" if prep["settings"].get("multilabel") else "whole region"

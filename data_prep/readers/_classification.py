@@ -78,6 +78,8 @@ class Entry:
         "train", "validation", "test", or empty.
     member, index
         Of an npz file: the array, and the row of it.
+    problem : str
+        Why it is no image to learn from; it needs no label then, and is named.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Entry:
     split: str = ""
     member: str = ""
     index: int = 0
+    problem: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,6 +341,8 @@ def _check_labels(
     entries: Sequence[Entry], classes: tuple[str, ...], words: tuple[str, ...], multilabel: bool
 ) -> None:
     for entry in entries:
+        if entry.problem:
+            continue
         for label in entry.labels:
             if label not in words:
                 raise UserError(
@@ -382,8 +387,8 @@ def _pictures_of(
     decoding: Decoding,
 ) -> list[Picture]:
     """The image, or of a DICOM file the frames that count."""
-    frames, patient, problem = (0,), "", ""
-    files = () if entry.member else (entry.path,)
+    frames, patient, problem = (0,), "", entry.problem
+    files = () if entry.member or problem else (entry.path,)
     if files and _volumes.inside(entry.path, root) and _pictures.is_dicom(entry.path):
         from data_prep.readers import _dicom_image
 
@@ -393,7 +398,7 @@ def _pictures_of(
         except Unusable as error:
             problem = str(error)
     subject, known_by = entry.subject, TABLE
-    if not subject and pattern:
+    if not subject and pattern and not problem:
         match = pattern.search(composed(entry.name))
         subject, known_by = (match[1] or "" if match else ""), NAME
         if not subject:

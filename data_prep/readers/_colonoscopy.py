@@ -19,9 +19,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from data_prep.errors import UserError
-from data_prep.readers import _repeats, of_kind
+from data_prep.readers import _names, _repeats, of_kind
 from data_prep.readers._images import Unusable
 from data_prep.readers._paths import inside, require_inside
 from data_prep.runner import Study
@@ -323,9 +324,30 @@ def find(root: pathlib.Path, options: Options | None = None) -> list[Source]:
             f"{root} holds material in more than one layout ({', '.join(found)}): "
             "say which with --layout, or give each a folder of its own."
         )
-    sources = _repeats.without_repeats(next(iter(found.values())))
+    sources = _repeats.without_repeats(_with_split(next(iter(found.values())), root.resolve()))
     _repeats.check_splits(sources)
     return sources
+
+
+def _with_split(sources: list[Source], root: pathlib.Path) -> list[Source]:
+    """The sources with the split that their folders name, where no table names one."""
+    good = {source.name: source for source in sources if source.files and not source.problem}
+    if any(source.split for source in sources):
+        return sources
+    paths = {name: source.files[0].relative_to(root) for name, source in good.items()}
+    parts = _names.splits_of(paths)
+    if parts:
+        counts = collections.Counter(parts.values())
+        logging.info(
+            "The set's own split is kept, by its folders: %s cases.",
+            ", ".join(f"{part} {counts[part]}" for part in SPLITS if part in counts),
+        )
+    elif named := {part for path in paths.values() for part in path.parts if _names.split_of(part)}:
+        logging.warning(
+            "Folders are called %s, but not every case lies in one: the split is made anew.",
+            ", ".join(sorted(named)),
+        )
+    return [dataclasses.replace(source, split=parts.get(source.name, "")) for source in sources]
 
 
 def _is_still(path: pathlib.Path) -> bool:

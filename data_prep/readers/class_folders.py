@@ -1,17 +1,19 @@
 """Images in folders that are called by their class: ``CLASS/IMAGE`` or ``SPLIT/CLASS/IMAGE``.
 
-Below a class folder there may be further folders. SPLIT is train, val (valid, validation) or test.
+Below a class folder there may be further folders; where all are splits (``CLASS/train/IMAGE``),
+they are taken for these. SPLIT is train, val (valid, validation) or test. Masks beside images
+(``a_mask.png``, ``CLASS/masks/a.png``) are named and left out. A table beside the folders whose
+columns name images and patients tells the subjects.
 """
 
+import dataclasses
 import pathlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-
-from absl import logging
+from collections.abc import Collection, Sequence
 
 from data_prep.errors import UserError
-from data_prep.readers import _frames, _pictures
-from data_prep.readers._classification import SPLITS, Detected, Entry, Options
+from data_prep.readers import _frames, _names, _patients, _pictures
+from data_prep.readers._classification import Detected, Entry, Options
 from data_prep.readers._paths import inside
 
 KIND = "classification"
@@ -41,7 +43,7 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> D
     ]
     pictures = [path for path in own if _is_picture(path, root)]
     folders = _folders(top)
-    splits = {folder: SPLITS.get(folder.name.lower(), "") for folder in folders}
+    splits = {folder: _names.split_of(folder.name) for folder in folders}
     has_splits = any(splits.values())
     holding = {path.relative_to(top).parts[0] for path in pictures}
     if strange := [f.name for f, split in splits.items() if not split and f.name in holding]:
@@ -52,24 +54,47 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> D
                 "are these classes? Move one kind elsewhere."
             )
     depth = 2 if has_splits else 1
-    entries, stray = [], defaultdict(int)
+    places = [folder for folder, split in splits.items() if split] or [top]
+    _require_no_parts({folder.name for place in places for folder in _folders(place)}, top)
+    masks = _names.masks(pictures, top)
+    inner = [path.relative_to(top).parts for path in pictures if path not in masks]
+    # CLASS/train/IMAGE, the other way round
+    below = not has_splits and all(len(p) > 2 and _names.split_of(p[1]) for p in inner)
+    entries = []
     for path in pictures:
         parts = path.relative_to(top).parts
+        name, labels, problem, split = path.relative_to(root).as_posix(), (), "", ""
         if len(parts) <= depth:
-            stray[path.parent] += 1
-            continue
-        split = SPLITS[parts[0].lower()] if has_splits else ""
-        name = path.relative_to(root).as_posix()
-        entries.append(Entry(name, path, (parts[depth - 1],), str(path), split=split))
-    for folder, count in stray.items():
-        logging.warning("%d images in %s lie in no class folder and are left out.", count, folder)
-    if pictures:
-        _pictures.warn_of_unread(sorted(set(own).difference(pictures)))
-    if not options.classes:
-        _require_classes([path.relative_to(top).parts[depth - 1 : -1] for path in pictures])
-    places = [folder for folder, split in splits.items() if split] or [top]
+            problem = "it lies in no class folder"
+        elif path in masks:
+            problem = _names.MASK
+        else:
+            labels = (parts[depth - 1],)
+            split = _names.split_of(parts[1 if below else 0]) if has_splits or below else ""
+        entries.append(Entry(name, path, labels, str(path), split=split, problem=problem))
+    if not any(entry.labels for entry in entries):
+        return None
+    _pictures.warn_of_unread(sorted(set(own).difference(pictures)))
+    if not options.classes and not below:
+        _require_classes([parts[depth - 1 : -1] for parts in inner])
     classes = {folder.name for place in places for folder in _folders(place)}
+    told = _patients.subjects(root, top, files, [e for e in entries if e.labels])
+    entries = [dataclasses.replace(e, subject=told.get(e.name, "")) for e in entries]
     return Detected(entries, tuple(sorted(classes)))
+
+
+def _require_no_parts(folders: Collection[str], top: pathlib.Path) -> None:
+    """Refuse folders that are surely no classes: of a cross-validation, or images and masks."""
+    if len(folders) > 1 and all(map(_names.is_fold, folders)):
+        raise UserError(
+            f"{top} holds folds of a cross-validation ({', '.join(sorted(folders)[:3])}), no "
+            "classes: give a table with the columns path, label and split."
+        )
+    if _names.are_images_and_masks(folders):
+        raise UserError(
+            f"{top} holds images and their masks ({', '.join(sorted(folders)[:3])}), no folders "
+            "called by their class: give a table with the columns path and label."
+        )
 
 
 def _require_classes(folders: Sequence[tuple[str, ...]]) -> None:
@@ -115,7 +140,7 @@ def _folders(place: pathlib.Path) -> list[pathlib.Path]:
 def _only_folder(place: pathlib.Path, root: pathlib.Path) -> pathlib.Path | None:
     """The only folder in a folder without images."""
     folders = _folders(place)
-    if len(folders) != 1 or SPLITS.get(folders[0].name.lower()) or _holds_images(place, root):
+    if len(folders) != 1 or _names.split_of(folders[0].name) or _holds_images(place, root):
         return None
     return folders[0]
 

@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Callable
 
 from data_prep.errors import UserError
-from data_prep.readers import _volumes, tables
+from data_prep.readers import _pictures, _volumes, tables
 from data_prep.readers._classification import SPLITS, Detected, Entry, Options, split_of
 from data_prep.readers._paths import speller
 
@@ -81,6 +81,12 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> D
     tables.require_distinct("subject", subjects)
     # Where an image may have several labels, an empty field is one with none.
     multilabel = any(len(entry.labels) > 1 for entry in entries.values())
+    named = {entry.path for entry in entries.values()}
+    for path in files:
+        if path not in named and _pictures.is_image(path):
+            name = path.relative_to(root).as_posix()
+            if name not in entries:
+                entries[name] = Entry(name, path, (), str(path), problem="no row names it")
     return Detected(list(entries.values()), multilabel=multilabel)
 
 

@@ -18,7 +18,7 @@ from data_prep.errors import UserError
 from data_prep.phantoms import classify as phantom
 from data_prep.readers._classification import Options
 from data_prep.splits import pseudonym
-from medxfer import data
+from medxfer import data, predict
 from medxfer.apps import _classification_images
 from medxfer.dataset_folder import DatasetFolder
 from tests.data_prep.pictures import save, texture, write_folders
@@ -269,6 +269,7 @@ def test_predictions_of_names_that_are_not_utf8(tmp_path):
     settings = {**SETTINGS, "classes": ["ill", "well"]}
     found = {"name": path.stem, "predicted": "ill", "probabilities": {"ill": 0.9, "well": 0.1}}
     _classification_images.collect([path], [found], settings, tmp_path)
+    predict._write_table(tmp_path / "predictions.csv", [found])
     rows = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
     assert rows[1] == r"M\udcfcller,ill,0.9,0.1"
 

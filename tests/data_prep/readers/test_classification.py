@@ -36,6 +36,10 @@ def write_table(path: pathlib.Path, *rows: str) -> pathlib.Path:
     return path
 
 
+def usable(found):
+    return [picture for picture in found.pictures if not picture.problem]
+
+
 class TestFolders:
     def test_a_folder_is_a_class(self, tmp_path):
         write_folders(tmp_path, 2)
@@ -78,8 +82,119 @@ class TestFolders:
     def test_images_beside_the_class_folders_are_left_out(self, tmp_path, caplog):
         write_folders(tmp_path, 2)
         save(tmp_path / "logo.png", texture(7))
-        assert len(find(tmp_path).pictures) == 4
-        assert "1 images in" in caplog.text
+        (left,) = [p for p in find(tmp_path).pictures if p.problem]
+        assert (left.name, left.problem) == ("logo.png", "it lies in no class folder")
+        assert len(usable(find(tmp_path))) == 4
+
+    def test_masks_beside_images_are_named_and_no_images(self, tmp_path):
+        """As BUSI, COVID-19 radiography and others have them; never one without its image."""
+        images = ["a/x (1).png", "a/x (2).png", "b/y.1.png", "b/mask of wood.png"]
+        images += [
+            "b/unmasked.png",
+            "c/images/z-1.png",
+            "c/Images/z-2.png",
+            "d/w.png",
+            "d/seg_2.png",
+        ]
+        masks = [
+            "a/x (1)_mask.png",
+            "a/x (1)_mask_1.png",
+            "a/X (2)-Segmentation.png",
+            "b/y.1_gt.png",
+        ]
+        masks += ["c/masks/z-1.png", "c/masks/z-2_mask.png", "d/mask_w.png", "d/masks/w.png"]
+        for number, name in enumerate(images + masks):
+            save(tmp_path / name, texture(number))
+        found = find(tmp_path)
+        assert {p.name for p in usable(found)} == set(images)
+        left = {p.name: p.problem for p in found.pictures if p.problem}
+        assert left == dict.fromkeys(masks, "it is a mask beside its image")
+        assert found.classes == ("a", "b", "c", "d")
+        assert all(not p.files for p in found.pictures if p.problem)
+
+    def test_a_class_may_be_called_mask(self, tmp_path):
+        for number, name in enumerate(
+            ("mask/a.png", "no_mask/a.png", "mask/b.png", "no_mask/c.png")
+        ):
+            save(tmp_path / name, texture(number))
+        assert len(usable(find(tmp_path))) == 4
+
+    @pytest.mark.parametrize(
+        "names", [("images", "masks"), ("Original", "Ground Truth"), ("fold1", "fold2", "fold_3")]
+    )
+    def test_folders_that_are_surely_no_classes(self, tmp_path, names):
+        for number, name in enumerate(names):
+            save(tmp_path / name / "a.png", texture(number))
+        with pytest.raises(UserError, match="give a table with the columns path"):
+            find(tmp_path)
+
+    @pytest.mark.parametrize(
+        "names",
+        [("train", "val", "test"), ("Training", "Validation", "Testing")]
+        + [("TrainDataset", "valid", "TestDataset"), ("train_set", "val_set", "test images")],
+    )
+    @pytest.mark.parametrize("inner", [False, True])
+    def test_a_split_by_folders_of_any_name(self, tmp_path, names, inner):
+        for number, name in enumerate(names):
+            for label in ("ill", "well"):
+                places = (label, name) if inner else (name, label)
+                save(
+                    tmp_path.joinpath(*places) / f"{number}.png", texture(10 * number + len(label))
+                )
+        found = find(tmp_path)
+        assert found.classes == ("ill", "well")
+        splits = {p.name.rpartition("/")[2]: p.split for p in found.pictures}
+        assert splits == {"0.png": "train", "1.png": "validation", "2.png": "test"}
+
+    def patients(self, tmp_path, *lines, name="patients.csv"):
+        write_folders(tmp_path, 2)  # ill/p00_i0 and i1, well/p10_i0 and i1
+        write_table(tmp_path / name, *lines)
+        return {p.name: (p.subject, p.known_by) for p in find(tmp_path).pictures}
+
+    @pytest.mark.parametrize(
+        "form", ["ill/p00_i{}.png", "p00_i{}.png", "p00_i{}", "./ill/p00_i{}.png"]
+    )
+    @pytest.mark.parametrize("heading", ["patient", "Patient ID", "subject_id", "PatientID"])
+    def test_a_table_of_patients_beside_class_folders(self, tmp_path, caplog, form, heading):
+        rows = [f"{form.format(number)},f,7" for number in range(2)]
+        found = self.patients(tmp_path, f"file,sex,{heading}", *rows, "gone.png,m,8")
+        assert found["ill/p00_i0.png"] == found["ill/p00_i1.png"] == ("7", "table")
+        assert found["well/p10_i0.png"] == ("image well/p10_i0.png", "nothing")
+        assert "2 of 4 images are named by no row" in caplog.text
+        assert "1 rows of" in caplog.text and "name no image that is there" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("lines", "reason"),
+        [
+            (
+                ("file,patient", "p00_i0,1", "p00_i0,2"),
+                "row 3: ill/p00_i0.png is of subject 2, but",
+            ),
+            (("file,patient,subject", "p00_i0,1,2"), "several columns of subjects"),
+            (("file,patient", "p00_i0,n/a"), "patient"),
+        ],
+    )
+    def test_a_table_of_patients_that_is_not_certain(self, tmp_path, lines, reason):
+        with pytest.raises(UserError, match=reason):
+            self.patients(tmp_path, *lines)
+
+    def test_a_name_that_two_images_have_tells_no_patient(self, tmp_path):
+        for label in ("ill", "well"):
+            save(tmp_path / label / "1.png", texture(len(label)))
+        write_table(tmp_path / "meta.csv", "name,patient", "1.png,7")
+        with pytest.raises(UserError, match="1.png is the name of 2 images, such as ill/1.png and"):
+            find(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("lines", "lack"),
+        [(("file,age", "p00_i0,30"), "subjects"), (("file,patient", "other,1"), "image names")],
+    )
+    def test_a_table_that_is_not_used_is_named(self, tmp_path, caplog, lines, lack):
+        found = self.patients(tmp_path, *lines)
+        assert {known for _, known in found.values()} == {"nothing"}
+        assert (
+            "patients.csv is not used: it has no column of" in caplog.text and lack in caplog.text
+        )
 
     def test_folders_of_splits_and_others(self, tmp_path):
         write_folders(tmp_path / "train")
@@ -322,7 +437,8 @@ class TestTables:
         names = {"path": "Image Index", "label": "Finding Labels", "subject": "patient"}
         found = find(root, columns=names)
         assert found.multilabel and found.classes == ("Mass", "Nodule")
-        assert [p.labels for p in found.pictures] == [(0, 1), (), (1,)]
+        assert [p.labels for p in usable(found)] == [(0, 1), (), (1,)]
+        assert {p.problem for p in found.pictures if p.problem} == {"no row names it"}
         with pytest.raises(UserError, match="several labels, but an image has one"):
             find(root, columns=names, multilabel=False)
 
@@ -334,7 +450,8 @@ class TestTables:
         ):
             label = image.partition("/")[0]
             write_table(root / f"{split}.csv", "path,label", f"images/{image}.png,{label}")
-        assert {name: split for name, (_, _, split) in facts(find(root)).items()} == {
+        found = {p.name: p.split for p in usable(find(root))}
+        assert found == {
             "images/ill/p00_i0.png": "train",
             "images/well/p10_i0.png": "validation",
             "images/ill/p00_i1.png": "test",
@@ -413,8 +530,8 @@ class TestTables:
         written = [unicodedata.normalize(other, name) for name in names]
         table = write_table(root / "a.csv", "path,label", f"{written[0]},ill", f"{written[1]},well")
         found = find(root)
-        assert [p.name for p in found.pictures] == names
-        for number, picture in enumerate(found.pictures):
+        assert [p.name for p in usable(found)] == names
+        for number, picture in enumerate(usable(found)):
             image, _ = _classification.read(picture, Decoding(levels="type"), root)
             np.testing.assert_array_equal(image[..., 0], texture(number))
         write_table(table, "path,label", f"{written[0]},ill", f"{names[0]},well")
@@ -425,7 +542,7 @@ class TestTables:
         with pytest.raises(UserError, match="row 3: .* leads out of"):
             find(root)
         write_table(table, "path,label", f"{absent},ill", f"{written[1]},well")
-        assert [p.name for p in find(root).pictures] == [absent, names[1]]
+        assert [p.name for p in usable(find(root))] == [absent, names[1]]
 
     def test_a_missing_image_is_a_problem_of_its_own(self, root):
         write_table(root / "a.csv", "path,label", "images/a.png,ill", "images/b.png,well")

@@ -220,3 +220,30 @@ def test_real_tiffs_that_pillow_refuses(real_data):
     indices = [[frame.index for frame in read(source)] for source in sources]
     assert indices == [[1, 2], [30], [60]]
     assert all(frame.mask.any() for source in sources for frame in read(source))
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {"TrainDataset": "train", "TestDataset/CVC-300": "test", "TestDataset/Kvasir": "test"},
+        {"train": "train", "val": "validation", "test": "test"},
+        {"Kvasir/Training": "train", "Kvasir/Testing": "test"},
+    ],
+)
+def test_the_split_of_a_set_is_that_of_its_folders(tmp_path, folders):
+    expected = {}
+    for place, (folder, part) in enumerate(folders.items()):
+        for number in range(2):
+            name = f"{folder}/images/{number}.png"
+            write_image(tmp_path / name, pattern(2 * place + number))
+            write_image(tmp_path / name.replace("images", "masks"), disc())
+            expected[name] = part
+    assert {source.name: source.split for source in _colonoscopy.find(tmp_path)} == expected
+
+
+def test_folders_that_name_no_whole_split_are_said_to_be_ignored(tmp_path, caplog):
+    for place, folder in enumerate(("train", "more")):
+        write_image(tmp_path / folder / "images" / "1.png", pattern(place))
+        write_image(tmp_path / folder / "masks" / "1.png", disc())
+    assert {source.split for source in _colonoscopy.find(tmp_path)} == {""}
+    assert "Folders are called train, but not every case lies in one" in caplog.text
