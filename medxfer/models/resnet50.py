@@ -5,7 +5,7 @@ import keras
 from medxfer.models import _applications
 
 INPUT_SIDE = 224
-RATE = 0.001
+RATE = 0.001  # from scratch on 236 X-rays: training loss .75 to .68; no weights were at hand
 INIT = "gaussian"
 
 # The stem and the four stages.
