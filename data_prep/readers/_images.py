@@ -310,7 +310,12 @@ def _tiff(path: pathlib.Path) -> Decoded:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        whole = [each for each in file.pages if not each.subfiletype & NO_PAGE]
+        whole, seen = [], set()
+        for each in file.pages:  # without an end where directories go round
+            if each.offset in seen:
+                raise Unusable("the image file is unreadable")
+            seen.add(each.offset)
+            whole += [] if each.subfiletype & NO_PAGE else [each]
         if not whole:
             raise Unusable("the TIFF holds a preview or a mask of an image only")
         page, pages = whole[0], max(len(whole), (file.imagej_metadata or {}).get("images", 1))

@@ -179,6 +179,22 @@ def test_an_image_drawn_in_its_opacity_is_refused(tmp_path):
             load(tmp_path / "a.png")
 
 
+def test_directories_that_go_round_end(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for _ in range(2):
+            file.write(picture(), photometric="minisblack", contiguous=False)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        first, last = file.pages[0], file.pages[1]
+        start = last.offset + 2 + 12 * len(last.tags)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    assert struct.unpack_from("<I", content, start) == (0,)
+    for place in (first.offset, last.offset):
+        struct.pack_into("<I", content, start, place)
+        (tmp_path / "a.tif").write_bytes(content)
+        with pytest.raises(Unusable, match="unreadable"):
+            load_grey(tmp_path / "a.tif")
+
+
 DAMAGES = [SyntaxError, EOFError, struct.error, ValueError, MemoryError, KeyError, RecursionError]
 DAMAGES += [Image.DecompressionBombError, OverflowError, AttributeError, TypeError, zlib.error]
 
