@@ -205,7 +205,7 @@ def prepare(
     found = _classification.find(pathlib.Path(raw), choice, decoding)
     if options.split_table is not None:
         said = split_table.by_study(found.pictures, options)
-        pictures = [dataclasses.replace(p, split=said[p.name]) for p in found.pictures]
+        pictures = [dataclasses.replace(p, split=said.get(p.name, "")) for p in found.pictures]
         found = dataclasses.replace(found, pictures=pictures)
     if options.divided:
         parts.require_images(found.pictures, found.classes)

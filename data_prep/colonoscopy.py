@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from absl import flags, logging
 
@@ -93,6 +93,19 @@ def warn_of_unknown_identity(sources: Sequence[Source]) -> None:
             unknown,
             len(sources),
         )
+
+
+def require_known(
+    sources: Sequence[Source], known: Callable[[Source], object], lacking: str
+) -> None:
+    """Raise UserError, before any work, where nothing is known of any case to learn from.
+
+    ``known`` says it of one case; ``lacking`` says what is missing, and what makes it known.
+    """
+    usable = [source for source in sources if not source.problem]
+    if usable and not any(map(known, usable)):
+        names = ", ".join(source.name for source in usable[:3])
+        raise UserError(f"None of {len(usable)} cases ({names}) {lacking}.")
 
 
 def readable(

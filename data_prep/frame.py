@@ -162,12 +162,19 @@ def prepare(
 
     Arguments and errors as for :func:`data_prep.polyp.prepare`.
     """
-    from data_prep.readers import _colonoscopy
+    from data_prep.readers import _colonoscopy, _colonoscopy_tables, frame_folder
 
     settings = settings or Settings()
     sampling = sampling or _colonoscopy.Sampling(labelled_only=True)
     options = dataclasses.replace(options or command.Options(output, key=PUBLIC_KEY), output=output)
     sources = _colonoscopy.find(raw, choice)
+    colonoscopy.require_known(
+        sources,
+        lambda s: s.facts.get("labels") or any(item.label is not None for item in s.items),
+        "has frames labelled informative or uninformative: put images into folders called "
+        f"{frame_folder.ACCEPTED}, or give {_colonoscopy_tables.LABEL_TABLES[0]} with the columns "
+        "video, frame_index and label",
+    )
     colonoscopy.warn_of_unknown_identity(sources)
     if options.split_table is None and any(source.split for source in sources):
         options = dataclasses.replace(options, parts=colonoscopy.assign(sources, options))

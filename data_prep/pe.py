@@ -88,7 +88,11 @@ class Settings:
                 raise UserError(f"--{name} must be from 1 to {VIEWS}: {getattr(self, name)}.")
 
 
-NO_STANDARD = "it has no reference standard beside it, so nothing is known to learn"
+NO_STANDARD = (
+    "it has no reference standard beside it, so nothing is known to learn: add NAME_label (or "
+    "_mask, _seg, _lesions, _gt, _points), or a folder labels, masks, seg, segmentations, emboli, "
+    "lesions, gt, rs or points"
+)
 
 
 def matches(points: np.ndarray, lesions, volume, reach_mm: float) -> np.ndarray:

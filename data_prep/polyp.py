@@ -187,11 +187,17 @@ def prepare(
         test cases, and as in :func:`data_prep.command.prepare`.
     """
     from data_prep.candidates import polyp as candidates
-    from data_prep.readers import _colonoscopy
+    from data_prep.readers import _colonoscopy, frame_folder, image_mask, lesion_boxes
 
     settings, sampling = settings or Settings(), sampling or _colonoscopy.Sampling()
     options = dataclasses.replace(options or command.Options(output, key=PUBLIC_KEY), output=output)
     sources = _colonoscopy.find(raw, choice)
+    colonoscopy.require_known(
+        sources,
+        lambda s: s.facts.get("masks") is not None or any(_annotated(item) for item in s.items),
+        f"has masks or boxes. Known layouts: {image_mask.LAYOUT}; {lesion_boxes.LAYOUT}; "
+        f"CASE/ or NAME.mp4 beside CASE{frame_folder.MASKS}/ or NAME{frame_folder.MASKS}/",
+    )
     colonoscopy.warn_of_unknown_identity(sources)
     usable = colonoscopy.readable(sources, sampling, options)
     if not usable:
@@ -233,6 +239,11 @@ def prepare(
         options,
         assets=fitted,
     )
+
+
+def _annotated(item) -> bool:
+    """Whether something says of a frame where lesions are, or that it has none."""
+    return bool(item.mask or item.boxes or item.box_file or item.is_negative)
 
 
 def _why(source, sampling) -> str:

@@ -24,14 +24,16 @@ STUDY_COLUMNS = ("path", "case", "study", "video", "image")
 def parts(studies: Sequence["Study"], options: Options) -> dict[str, str]:
     """Subject pseudonym -> part, as the table says; see :func:`by_study`."""
     said = by_study(studies, options)
-    return options.complete({pseudonym(s.subject, options.key): said[s.name] for s in studies})
+    known = (study for study in studies if study.name in said)
+    return options.complete({pseudonym(s.subject, options.key): said[s.name] for s in known})
 
 
 def by_study(studies: Sequence["Study"], options: Options) -> dict[str, str]:
-    """Name of every study -> "train", "validation" or "test", as ``options.split_table`` says.
+    """Name of a study -> "train", "validation" or "test", as ``options.split_table`` says.
 
-    The table has a column ``split``, and ``subject`` or one of :data:`STUDY_COLUMNS`. A study may
-    be called by its whole name, or by the last part of it, with or without its ending.
+    Studies that are already known to be unusable need no row. The table has a column ``split``, and
+    ``subject`` or one of :data:`STUDY_COLUMNS`. A study may be called by its whole name, or by the
+    last part of it, with or without its ending.
 
     Raises
     ------
@@ -69,17 +71,18 @@ def by_study(studies: Sequence["Study"], options: Options) -> dict[str, str]:
                 )
             places[study.name] = where
         absent += [] if owners else [name]
-    lacking = [study for study in studies if study.name not in found]
+    usable = [study for study in studies if not getattr(study, "problem", "")]
+    lacking = [study for study in usable if study.name not in found]
     unknown = f"{len(absent)} names of it are those of no {_what(column)} ({', '.join(absent[:3])})"
     if lacking:
         named = ", ".join(_name(study, column) for study in lacking[:3])
         raise UserError(
-            f"{path} has no row for {len(lacking)} of {len(studies)} studies ({named})"
+            f"{path} has no row for {len(lacking)} of {len(usable)} studies ({named})"
             f"{'; ' + unknown if absent else ''}: add a row for each."
         )
     if absent:
         logging.warning("%s: %s and have no effect.", path, unknown)
-    _require_whole(studies, found, path)
+    _require_whole([study for study in studies if study.name in found], found, path)
     _require_parts(found, path, options)
     return found
 

@@ -15,6 +15,8 @@ _SPLIT = re.compile(
     r"(?:[ _-]?(?:set|data|data[ _-]?set|images?|imgs?|split|part))?",
     re.IGNORECASE,
 )
+#: The plain ones of these names, for messages.
+SPLITS = "train, training, val, valid, validation, dev, test or testing"
 _FOLD = re.compile(r"(?:fold|split|cv|run)[ _-]?\d+", re.IGNORECASE)
 
 _MASK = (

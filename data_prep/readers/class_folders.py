@@ -51,7 +51,7 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> D
             named = ", ".join(f.name for f, split in splits.items() if split)
             raise UserError(
                 f"{top} holds folders of splits ({named}) and others with images ({strange[0]}): "
-                "are these classes? Move one kind elsewhere."
+                f"are these classes? Move one kind elsewhere. Splits are called {_names.SPLITS}."
             )
     depth = 2 if has_splits else 1
     places = [folder for folder, split in splits.items() if split] or [top]

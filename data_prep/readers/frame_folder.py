@@ -13,14 +13,21 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
+from absl import logging
+
+from data_prep.errors import UserError
 from data_prep.readers import _colonoscopy, _colonoscopy_tables, _frames
 from data_prep.readers._colonoscopy import Frame, Item, Options, Sampling, Source, Tally
 
 KIND = "colonoscopy"
 GENERIC = True  # any folder of images fits: only where nothing else does
-LAYOUT = "folders of frames, one a case, or folders informative/ and uninformative/"
-
 MASKS = "_masks"
+ACCEPTED = (
+    "informative/ and uninformative/ (or noninformative/, not_informative/), of bowel preparation "
+    "BBPS_01/ and BBPS_23/, or 0/ to 3/ (Nerthus)"
+)
+LAYOUT = f"folders of frames CASE/, perhaps beside CASE{MASKS}/, or folders {ACCEPTED}"
+
 CLASSES = {"informative": 1, "uninformative": 0, "noninformative": 0, "notinformative": 0}
 PREPARATION = {"bbps01": 0, "bbps23": 1}
 PREPARATION_NOTE = "bowel preparation stands in for informativeness, which it is not"
@@ -36,8 +43,8 @@ def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     Raises
     ------
     UserError
-        If a table contradicts itself or fits none of the folders, or ``case_pattern`` does not
-        match an image.
+        If a table contradicts itself or fits none of the folders, ``case_pattern`` does not match
+        an image, or some folders are called by one class and others by none.
     """
     options = options or Options()
     if root.is_file():
@@ -111,6 +118,12 @@ def _classed(
     sources = []
     # One folder above all classes is the set, not a video.
     videos = {found[2] for found in classed.values() if found}
+    if other := [folder for folder, found in classed.items() if found is None]:
+        names = ", ".join(folder.relative_to(root).as_posix() for folder in other[:3])
+        left = f"{len(other)} folders of {root} hold images but are called by no class ({names})"
+        if len({found[0] for found in classed.values() if found}) < 2:
+            raise UserError(f"{left}, and the others by one class only: call them {ACCEPTED}.")
+        logging.warning("%s and are left out. Classes are called %s.", left, ACCEPTED)
     for folder, found in classed.items():
         if found is None:
             continue

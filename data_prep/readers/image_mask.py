@@ -26,7 +26,8 @@ from data_prep.readers._colonoscopy import Box, Frame, Item, Options, Sampling, 
 
 KIND = "colonoscopy"
 LAYOUT = (
-    "images/ beside masks/ (CVC-ClinicDB, Kvasir-SEG, ETIS-Larib, PolypGen), N.bmp beside pN.bmp"
+    "images/ (or image/, img/, imgs/, Original/) beside masks/ (or mask/, gt/, Ground Truth/), "
+    "both with one ending if any (images_C1/, masks_C1/), or N.bmp beside pN.bmp"
 )
 
 MANIFEST = "manifest.csv"

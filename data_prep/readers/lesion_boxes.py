@@ -24,7 +24,11 @@ from data_prep.readers._colonoscopy import Box, Frame, Item, Options, Sampling, 
 from data_prep.readers._images import Unusable
 
 KIND = "colonoscopy"
-LAYOUT = "frames with boxes: LDPolypVideo, SUN, SUN-SEG, REAL-Colon"
+LAYOUT = (
+    "frames with boxes: Images/ beside Annotations/ (LDPolypVideo), Frame/ beside GT/ (SUN-SEG), "
+    "case1/ with annotation_txt/case1.txt (SUN), 001-001_frames/ beside 001-001_annotations/ "
+    "(REAL-Colon)"
+)
 
 PARTS = {"trainvalid": "train", "train": "train", "valid": "validation", "test": "test"}
 SEEN = "its set tests on it although it trains on the same person"
