@@ -51,7 +51,9 @@ def report(prepared: command.Prepared) -> str:
         [named(group) for group in found["conflicts"]],
     )
     if found["own_split"]:
-        lines.append("The set's own split is kept (--noown_split draws a new one).")
+        given = "split_table" in prepared.prep["settings"]
+        kept = "The split of --split_table" if given else "The set's own split"
+        lines.append(f"{kept} is kept{'' if given else ' (--noown_split draws a new one)'}.")
         listed(
             "It LEAKS: these subjects were in more than one part. All images of each were moved to "
             "where most of them are:",

@@ -42,6 +42,8 @@ def by_study(studies: Sequence["Study"], options: Options) -> dict[str, str]:
         several subjects, a study has no row, or nothing is for training or testing.
     """
     path = options.split_table
+    if not path.is_file():
+        raise UserError(f"--split_table={path} is no file: give a table of subjects and parts.")
     if not options.divided or options.folds is not None:
         raise UserError(
             f"--split_table={path} says who is in which part, so --folds and --test_fraction=1 "

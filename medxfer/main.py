@@ -312,6 +312,8 @@ def _dispatch(mode: str) -> None:
     if FLAGS.list_groups:
         _list_groups()
         return
+    if FLAGS.exclude_seen and (mode != "evaluate" or not FLAGS.data):
+        raise UserError("--exclude_seen is for --mode=evaluate on other data: --data=OTHER.")
     if mode in ("evaluate", "export", "predict"):
         if not FLAGS.run:
             raise UserError(f"--mode={mode} needs --run=FOLDER, the folder of a finished run.")

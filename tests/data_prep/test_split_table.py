@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep import classify, colonoscopy, command, frame, pe, split_table
+from data_prep import classify, classify_report, colonoscopy, command, frame, pe, split_table
 from data_prep.errors import UserError
 from data_prep.readers import _classification, _colonoscopy, _volumes
 from data_prep.splits import pseudonym
@@ -157,6 +157,12 @@ def test_without_a_test_part_where_none_is_asked_for(studies, tmp_path):
     assert not subjects(made.prep)["test"] and len(subjects(made.prep)["train"]) == 3
 
 
+@pytest.mark.parametrize("place", ["absent.csv", "."])
+def test_a_table_that_is_not_there_is_named(studies, tmp_path, place):
+    with pytest.raises(UserError, match="--split_table=.* is no file"):
+        prepare(studies, tmp_path / "data", tmp_path / place)
+
+
 def test_rows_of_nobody_are_named(studies, tmp_path, caplog):
     table = by_subject(tmp_path / "split.csv")
     table.write_text(table.read_text() + "Berta;test\n")
@@ -207,6 +213,8 @@ def test_classified_images_follow_a_table_and_not_their_folders(tmp_path):
     truth = json.loads((made.output / "truth.json").read_text())
     for name, part in zip(names, parts, strict=True):
         assert pseudonym(name, fake.KEY) in truth[LONG.get(part, part)]
+    report = classify_report.report(made)
+    assert "--split_table is kept" in report and "own_split" not in report
     assert made.prep["settings"]["split_table"] and len(made.prep["skipped"]) == 1
 
 

@@ -296,6 +296,22 @@ def test_records_of_an_undeclared_subject_are_refused(copy):
         pipeline(DatasetFolder.open(copy))
 
 
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_subjects_are_left_out_of_one_split_alone(folder, count):
+    own = [example["subject"] for example in data.units(folder, "test")]
+    gone = set(folder.subjects("test")[:count])
+    kept = [subject for subject in own if subject not in gone]
+    less = folder.without("test", gone, len(kept))
+    assert [example["subject"] for example in data.units(less, "test")] == kept
+    assert less.count("test") == len(kept) and less.has("test") == bool(kept)
+    assert set(less.subjects("test")) == set(own) - gone == set(kept)
+    assert {fact["subject"] for fact in less.truth["test"].values()} == set(kept)
+    assert less.truth["train"] == folder.truth["train"]
+    assert folder.count("test") == len(own)  # itself unchanged
+    with pytest.raises(UserError, match="holds"):  # a number that is not that of the records
+        list(data.units(folder.without("test", gone, len(kept) + 1), "test"))
+
+
 def test_an_unknown_split_is_refused(folder):
     with pytest.raises(UserError, match="no split 'training', only test, train"):
         pipeline(folder, "training")
