@@ -317,7 +317,8 @@ def _tiff(path: pathlib.Path) -> Decoded:
             seen.add(each.offset)
             whole += [] if each.subfiletype & NO_PAGE else [each]
         if not whole:
-            raise Unusable("the TIFF holds a preview or a mask of an image only")
+            only = "the TIFF holds a preview or a mask of an image only"
+            raise Unusable(only if seen else "the image file is unreadable")
         page, pages = whole[0], max(len(whole), (file.imagej_metadata or {}).get("images", 1))
         check_pixels(page.imagelength, page.imagewidth)
         orientation = int(page.tags.valueof(ORIENTATION_TAG, 1))
