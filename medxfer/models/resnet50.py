@@ -5,7 +5,9 @@ import keras
 from medxfer.models import _applications
 
 INPUT_SIDE = 224
-RATE = 0.001  # from scratch on 236 X-rays: training loss .75 to .68; no weights were at hand
+# From scratch on 236 X-rays, validation losses after 6 epochs: .0003 .62; .001 4.8; .003 78. No
+# ImageNet weights were at hand.
+RATE = 0.0003
 INIT = "gaussian"
 
 # The stem and the four stages.
