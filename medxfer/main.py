@@ -145,7 +145,7 @@ flags.DEFINE_float(
     "base_rate",
     None,
     "Learning rate of pre-trained layers. Default: the network's own, .001 for alexnet (Tajbakhsh "
-    "et al. 2016, Table II) .0001 for vgg19, .0003 for resnet50.",
+    "et al. 2016, Table II), .0001 for vgg19, .0003 for resnet50.",
 )
 flags.DEFINE_float(
     "new_multiplier",
