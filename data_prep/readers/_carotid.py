@@ -82,6 +82,8 @@ class Source(Study):
         Why the study cannot be used, where finding it already showed that.
     notes : tuple of str
         What was mended while it was found.
+    repeats : str
+        Name of the study whose image or points it repeats, where that is its problem.
     """
 
     parts: tuple[str, ...]
@@ -91,6 +93,7 @@ class Source(Study):
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     problem: str = ""
     notes: tuple[str, ...] = ()
+    repeats: str = ""
 
     def file(self, part: str) -> pathlib.Path:
         """Path of one part.

@@ -88,6 +88,7 @@ def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
         points = np.concatenate([record.lumen_intima, record.media_adventitia])
         drawn[points.tobytes()].append((source.name, record))
     for group in drawn.values():
+        group.sort(key=lambda pair: not pair[1].is_measured)  # whose points they are comes first
         owners = [name for name, record in group if record.is_measured]
         for name, _ in group if len(group) > 1 else ():
             if owners != [name]:
@@ -179,9 +180,13 @@ def _with_annotations(source: Source, others: Iterable[Source], part: str) -> So
 
 
 def _left_out(source: Source, group: list[Source], problem: str) -> Source:
-    """Give the reason not to use a study; it rests on the annotations of the whole group."""
+    """Give the reason not to use a study; it rests on the annotations of the whole group.
+
+    What it repeats is the first other one of the group.
+    """
     others = [other for other in group if other.name != source.name]
-    return dataclasses.replace(_with_annotations(source, others, "compared"), problem=problem)
+    source = _with_annotations(source, others, "compared")
+    return dataclasses.replace(source, problem=problem, repeats=others[0].name)
 
 
 def _repeats(sources: Iterable[Source]) -> list[list[Source]]:

@@ -1,4 +1,5 @@
 import collections
+import csv
 import dataclasses
 import itertools
 import json
@@ -396,9 +397,17 @@ def write_repeats(root):
 
 def test_repeats(tmp_path):
     write_repeats(tmp_path / "raw")
-    output = tmp_path / "out"
-    prepared = cimt.prepare(tmp_path / "raw", output, settings=SMALL)
+    output, link = tmp_path / "out", tmp_path / "link.csv"
+    options = command.Options(output, cimt.PUBLIC_KEY, link_table=link)
+    prepared = cimt.prepare(tmp_path / "raw", output, settings=SMALL, options=options)
     assert prepared.prep["sources"] == {"found": 8, "used": 4}
+    with link.open(newline="") as file:
+        rows = {row["original"]: row for row in csv.DictReader(file)}
+    for exam in range(4):
+        first, other = (rows[f"DOE{exam}{suffix}"] for suffix in "ab")
+        assert (first["repeats"], other["repeats"]) == ("", f"DOE{exam}a")
+        assert "repeats the frame" in other["skipped"] and not first["skipped"]
+        assert first["subject"] == other["subject"]
     assert {(prepared.names[s["case"]][-1], s["reason"]) for s in prepared.prep["skipped"]} == {
         ("b", "repeats the frame of another image; its points are part of that one's consensus")
     }

@@ -187,6 +187,7 @@ def test_only_the_measured_one_of_two_with_the_same_points_is_used(tmp_path):
     assert list(studies) == ["A"] and "copy" in reasons["B"]
     copied = cyprus.detect(tmp_path)[1]
     assert (tmp_path / "A" / "A.scl") in copied.files  # the verdict depends on it
+    assert copied.repeats == "A" and not cyprus.detect(tmp_path)[0].repeats
 
 
 def test_nobody_owns_points_that_two_were_measured_with(tmp_path):
