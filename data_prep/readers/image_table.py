@@ -8,6 +8,7 @@ form than the file's name.
 
 import pathlib
 import posixpath
+import re
 from collections.abc import Callable
 
 from data_prep.errors import UserError
@@ -49,6 +50,12 @@ def detect(root: pathlib.Path, files: list[pathlib.Path], options: Options) -> D
     # nearly does is meant.
     meant = not whole and (options.layout != "auto" or options.columns or len(files) == 1)
     for path, missing in lacking.items():
+        words = re.findall(r"\w+", " ".join(read[path].headings))
+        if len(read[path].headings) == 1 and {names[column] for column in NEEDED}.issubset(words):
+            raise UserError(
+                f"{path}, row 1 has one field that names all columns: part the fields by commas, "
+                "semicolons or tabs."
+            )
         if meant or missing == ["label"] or (missing == ["path"] and not whole):
             raise UserError(
                 f"{path} lacks the column {' and '.join(names[column] for column in missing)}: add "
@@ -125,7 +132,7 @@ def _entry(
         )
     labels = tuple(dict.fromkeys(filter(None, map(str.strip, row[names["label"]].split("|")))))
     for label in labels:
-        if label.lower() in tables.MISSING and label not in classes:
+        if tables.is_missing(label) and label not in classes:
             raise row.error(
                 names["label"],
                 "may stand for a missing value",

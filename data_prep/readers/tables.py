@@ -26,9 +26,11 @@ AS_CSV = "save it as CSV (UTF-8)"
 
 #: How programs write that there is no value; a spreadsheet's errors are among them.
 MISSING = frozenset(
-    "nan -nan <na> na n/a n.a. #n/a #na #n/a! #ref! #value! #name? #num! #null! #div/0! none null "
-    "nil nat undefined - -- – — ? . 1.#ind 1.#qnan".split()
+    "nan -nan na n/a n.a. n.a #n/a #na #nv none null nil nat undefined - -- – — ? . \\n "
+    "1.#ind 1.#qnan".split()
 )
+_FAULT = re.compile(r"#\S+[!?]")  # of a spreadsheet, in any of its languages
+_QUOTES = "'\"`´‘’“”„«»"
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins as that of UTF-16
@@ -37,8 +39,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # of Excel and OpenDocument
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
-_SEP_LINE = re.compile(r'"?sep=(.)"?[,;\t| ]*', re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f\ufffd]")  # the last: what could not be decoded
+_SEP_LINE = re.compile(r'"?sep *= ?(.)"?[,;\t| ]*', re.IGNORECASE)
 _LINE_ENDS = re.compile(r"\r\n|\r|\n")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)  # a thousand, or three decimals
@@ -106,7 +108,7 @@ class Row(dict[str, str]):
             If it is a word for a missing value, or a number that a spreadsheet has shortened.
         """
         text = self.get(column, "")
-        if text.lower() in MISSING:
+        if is_missing(text):
             raise self.error(
                 column, "may stand for a missing value", "leave the field empty, or fill it in"
             )
@@ -281,7 +283,8 @@ def text(path: pathlib.Path) -> str:
         raise TableError(path, "", problem, remedy) from error
     if found := _CONTROL.search(content):
         line = len(_LINE_ENDS.findall(content[: found.start()])) + 1
-        problem = f"is not a readable table: line {line} holds the control character {found[0]!r}"
+        kind = "character of a lost letter" if found[0] == "\ufffd" else "control character"
+        problem = f"is not a readable table: line {line} holds the {kind} {ascii(found[0])}"
         raise TableError(path, "", problem, AS_CSV)
     return content
 
@@ -292,8 +295,15 @@ def lines(path: pathlib.Path) -> list[str]:
 
 
 def heading(name: str) -> str:
-    """A heading as it is looked up: small letters, single blanks, no byte order mark."""
-    return " ".join(name.replace("\ufeff", "").lower().split())
+    """A heading as it is looked up: small letters of usual width, single blanks."""
+    return " ".join(_plain(name).lower().split())
+
+
+def is_missing(word: str) -> bool:
+    """Whether a word says that there is no value, perhaps in quotes or brackets."""
+    word = _plain(word).strip().lower()
+    bare = word.strip(_QUOTES + "<>()[]").strip()
+    return bool(word) and (not bare or bare in MISSING or bool(_FAULT.fullmatch(bare)))
 
 
 def number(text: str) -> float | None:
@@ -309,11 +319,11 @@ def number(text: str) -> float | None:
 def key(word: str, truth: bool = False) -> str:
     """What words have in common that differ in writing only.
 
-    Such differences are capitals, blanks, letters of another width and characters without a form;
-    for numbers zeros that change nothing. With ``truth``, yes and true are 1, no and false 0.
+    Such differences are capitals, blanks, quotes round the word, letters of another width and
+    characters without a form; for numbers zeros that change nothing. With ``truth``, yes and true
+    are 1, no and false 0.
     """
-    shown = (char for char in unicodedata.normalize("NFKC", word) if _has_form(char))
-    folded = " ".join("".join(shown).casefold().split())
+    folded = " ".join(_plain(word).strip(_QUOTES).casefold().split())
     if match := _PLAIN.fullmatch(folded):
         sign, whole, decimals = match.groups()
         return f"{sign.strip('+')}{whole}{'.' * bool(decimals)}{decimals or ''}"
@@ -353,8 +363,10 @@ def _bare(cell: str) -> str:
     return match[1] if match else cell
 
 
-def _has_form(char: str) -> bool:
-    return unicodedata.category(char) != "Cf"
+def _plain(text: str) -> str:
+    """Text in letters of usual width, without characters that have no form."""
+    wide = unicodedata.normalize("NFKC", text)
+    return "".join(char for char in wide if unicodedata.category(char) != "Cf")
 
 
 def _named(separator: str) -> str:
@@ -393,7 +405,8 @@ def _separator(path: pathlib.Path, content: str) -> tuple[str, int]:
     first, *rest = _LINE_ENDS.split(content.lstrip(), maxsplit=1)
     said = _SEP_LINE.fullmatch(first.rstrip(" "))
     if said and said[1] not in SEPARATORS:
-        raise TableError(path, "row 1", "names another separator than , ; | or tab", AS_CSV)
+        problem = "names another separator than , ; | or tab"
+        raise TableError(path, "row 1", problem, AS_CSV, first.strip())
     # Quoted headings may hold separators.
     bare = re.sub(r'"[^"]*"', '""', rest[0] if said and rest else content).lstrip("\r\n ")
     bare = _LINE_ENDS.split(bare, maxsplit=1)[0]

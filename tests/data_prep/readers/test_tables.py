@@ -54,6 +54,10 @@ def refused(tmp_path, content, *said):
         (f"{HEAD}\na,b,c\x00\n", ["line 2", "control character", "CSV (UTF-8)"]),
         (f"{HEAD}\na,\x1b$B,c\n", ["line 2", "control character"]),  # ISO-2022-JP
         (f"{HEAD}\na,b,c\n\x1a", ["line 3", "control character"]),
+        (f"{HEAD}\na,Tum\ufffdr,c\n", ["line 2", "lost letter"]),
+        ("path,label,ｌａｂｅｌ\na,b,c\n", ["columns 2 and 3"]),
+        ("path,label,label\u200b\na,b,c\n", ["columns 2 and 3"]),
+        ("sep=^\npath^label\na^b\n", ["row 1", "sep=^", "another separator"]),
         (f"{HEAD}\na,Tumör,c\n".encode("cp1252"), ["line 2", "UTF-8"]),
         (f"{HEAD}\na,良性,c\n".encode("shift_jis"), ["line 2", "UTF-8"]),
         (f"{HEAD}\na,良性,c\n".encode("gb18030"), ["line 2", "UTF-8"]),
@@ -89,6 +93,7 @@ def test_what_is_not_certain_is_refused(tmp_path, content, said):
         "sep=;\npath;label\na;b\nc;d\n",
         '"SEP=,"\r\npath,label\r\na,b\r\nc,d\r\n',
         "sep=\t\npath\tlabel\na\tb\nc\td\n",
+        "sep = ;\npath;label\na;b\nc;d\n",
         '\ufeff"path","label"\n"a","b"\n"c","d"\n',
         '"\ufeffpath","label"\n"a","b"\n"c","d"\n',
         " Path , LABEL\n a , b\nc,\td \n",
@@ -199,7 +204,8 @@ class TestClasses:
         "words",
         [
             ["nan"], ["NaN"], ["NA"], ["N/A"], ["None"], ["null"], ["-"], ["#N/A"], ["#REF!"],
-            ["NaT"], ["<NA>"], ["?"], ["–"],
+            ["NaT"], ["<NA>"], ["?"], ["–"], ["'nan'"], ["(null)"], ["#NV"], ["#¡VALOR!"],
+            ["#NOM?"], ["\\N"], ["N.A"], ["ｎａｎ"], ["<none>"],
         ],
     )  # fmt: skip
     def test_words_for_missing_values(self, root, words):
@@ -218,11 +224,18 @@ class TestClasses:
         [
             ("0", "1", "1.0"), ("no", "yes", "1"), ("False", "True", "0"), ("pos", "neg", "Pos"),
             ("a b", "c", "a  b"), ("1", "2", "01"), ("a\u200bx", "ax", "b"), ("1", "0", "１"),
+            ("pos", "neg", "'pos'"), ("pos", "neg", "“pos”"),
         ],
     )  # fmt: skip
     def test_labels_in_two_ways(self, root, labels):
         self.table(root, [*labels, *labels])
         with pytest.raises(UserError, match=r"differ in (writing|capitals) only.*t\.csv, row"):
+            find(root)
+
+    @pytest.mark.parametrize("sep", [" ", ":", "  ", "~"])
+    def test_fields_parted_by_something_else(self, root, sep):
+        self.table(root, ["pos", "neg"] * 3, sep=sep)
+        with pytest.raises(UserError, match=r"t\.csv, row 1 has one field .* commas, semicolons"):
             find(root)
 
     @pytest.mark.parametrize("who", ["1.0", "01", "1 ", "a1"])
