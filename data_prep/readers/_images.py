@@ -262,9 +262,14 @@ def _other(path: pathlib.Path) -> Decoded:
         pages = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
         # Of 16-bit colours Pillow would keep the upper byte, without a word.
         is_deep = file.mode[0] != "I" and any(";16" in str(tile[3]) for tile in file.tile)
+        fourth = [tile for tile in file.tile if file.format == "BMP" and "BGRX" in str(tile[3])]
         file.load()
         orientation = file.getexif().get(ORIENTATION_TAG, 1)  # of a PNG behind the pixels
         pixels, opacity = _opencv(np.fromfile(path, np.uint8)) if is_deep else _pillow(file)
+        for *_, start, (_, *layout) in fourth:  # Pillow drops it; it may be the opacity
+            content = path.read_bytes()[start:]
+            stored = Image.frombytes("RGBA", file.size, content, "raw", "BGRA", *layout)
+            opacity = np.asarray(stored)[..., 3]
         clear = file.info.get("transparency")
         if clear is not None and opacity is None:  # 16 bits: one colour of them is transparent
             is_clear = (pixels.reshape(*pixels.shape[:2], -1) == clear).all(axis=2)

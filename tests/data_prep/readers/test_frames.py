@@ -3,7 +3,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data_prep.readers import _colonoscopy, _frames
+from data_prep.readers import _colonoscopy, _frames, _images
 from data_prep.readers._images import Unusable
 from tests.data_prep.readers.colonoscopy_files import disc, pattern, write_image
 
@@ -216,9 +216,11 @@ OPAQUE = {
 
 
 @pytest.mark.parametrize("kind", OPAQUE)
-@pytest.mark.parametrize("suffix", ["png", "webp", "tif", "associated.tif", "planes.tif"])
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif", "associated.tif", "planes.tif", "bmp"])
 def test_masks_in_the_opacity(tmp_path, kind, suffix):
     pixels, path = np.dstack(OPAQUE[kind]).astype(np.uint8), tmp_path / f"a.{suffix}"
+    if suffix == "bmp" and pixels.shape[2] == 2:
+        pixels = pixels[..., [0, 0, 0, 1]]
     colours, opacity = pixels[..., :-1], pixels[..., -1:]
     if suffix == "associated.tif":
         pixels = np.dstack([np.rint(colours / 255.0 * opacity).astype(np.uint8), opacity])
@@ -234,6 +236,14 @@ def test_masks_in_the_opacity(tmp_path, kind, suffix):
     else:
         Image.fromarray(pixels).save(path, lossless=True, exact=True)
     np.testing.assert_array_equal(_frames.load_mask(path)[0], disc() > 0)
+
+
+@pytest.mark.parametrize("unused", [0, 255])
+def test_a_fourth_byte_of_bmp_that_says_nothing(tmp_path, unused):
+    plane = np.full_like(disc(), unused)
+    Image.fromarray(np.dstack([disc()] * 3 + [plane])).save(tmp_path / "a.bmp")
+    np.testing.assert_array_equal(_frames.load_mask(tmp_path / "a.bmp")[0], disc() > 0)
+    assert not _images.load(tmp_path / "a.bmp")[1]
 
 
 def test_soft_edges_empty_masks_and_palettes_in_the_opacity(tmp_path):
