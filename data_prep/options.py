@@ -6,6 +6,8 @@ import json
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 
+from absl import logging
+
 from data_prep import splits
 
 #: Where the work on studies runs: on this machine, or where Apache Beam runs it.
@@ -73,7 +75,10 @@ class Options:
     def assign(self, subjects: Collection[str]) -> dict[str, str]:
         """Subject -> part: as decided, else by :func:`data_prep.splits.assign`."""
         if self.parts is not None:
-            return {subject: self.parts[subject] for subject in subjects}
+            kept = {subject: self.parts[subject] for subject in subjects}
+            for part in sorted(set(self.parts.values()).difference(kept.values())):
+                logging.warning("No study of the %s part could be used: it is empty.", part)
+            return kept
         return splits.assign(
             subjects,
             f"split {self.seed}",

@@ -163,6 +163,14 @@ def test_a_table_that_is_not_there_is_named(studies, tmp_path, place):
         prepare(studies, tmp_path / "data", tmp_path / place)
 
 
+def test_a_part_of_which_nothing_can_be_used_is_named(studies, tmp_path, caplog):
+    for path in (tmp_path / "raw").glob("Anna2*"):
+        path.write_bytes(b"damaged")
+    made = prepare(studies, tmp_path / "data", by_subject(tmp_path / "split.csv"))
+    assert "No study of the validation part could be used" in caplog.text
+    assert not subjects(made.prep)["validation"] and len(made.prep["skipped"]) == 2
+
+
 def test_rows_of_nobody_are_named(studies, tmp_path, caplog):
     table = by_subject(tmp_path / "split.csv")
     table.write_text(table.read_text() + "Berta;test\n")
