@@ -107,10 +107,12 @@ def _grid(path: pathlib.Path, root: pathlib.Path, header, packing: str) -> Grid:
 def _affine(header, shape: tuple[int, int, int]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Voxel index (x, y, z) to mm, right-anterior-superior, and notes.
 
-    ``pixdim[0]`` of 0 means 1 (nifti1.h), and the voxel sizes beside it are lengths: their signs
-    say nothing.
+    ``pixdim[0]`` of 0 means 1 (nifti1.h), unless a sform tells that it was -1. The voxel sizes
+    beside it are lengths: their signs say nothing.
     """
-    header["pixdim"][0] = header["pixdim"][0] or 1
+    if not header["pixdim"][0]:
+        is_left = header["sform_code"] > 0 and np.linalg.det(header.get_sform()[:3, :3]) < 0
+        header["pixdim"][0] = -1 if is_left else 1
     header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
     sizes = header["pixdim"][1:4].astype(np.float64)
     sized = bool(np.isfinite(sizes).all() and sizes.all())

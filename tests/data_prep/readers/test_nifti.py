@@ -211,6 +211,17 @@ def test_header_fields_that_nibabel_corrects(tmp_path, caplog, sform, qform, fie
         np.testing.assert_allclose(volume.affine, LPS @ peer.affine, atol=1e-4)
 
 
+@pytest.mark.parametrize("mirrored", [0, 1, 2])
+def test_a_sform_tells_the_sign_that_qfac_lost(tmp_path, mirrored):
+    axes = rotation(0.2, 0.1, -0.3)
+    axes[:, mirrored] *= -1
+    path = write(tmp_path / "a.nii", lps=affine(axes=axes))
+    edit(path, 1, 1, {"pixdim": (0, 0)})
+    volume, peer = read(tmp_path), nibabel.load(path)
+    assert np.linalg.det(peer.affine) < 0 and not volume.notes
+    np.testing.assert_allclose(volume.affine, LPS @ peer.affine, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("sform", "qform", "fields", "said"),
     [
