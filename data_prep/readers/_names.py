@@ -21,12 +21,13 @@ _FOLD = re.compile(r"(?:fold|split|cv|run)[ _-]?\d+", re.IGNORECASE)
 
 _MASK = (
     r"(?:binary[ _-]?)?(?:masks?|segmentations?|segs?|ground[ _-]?truths?|gts?|annotations?|"
-    r"annots?|contours?|labels?|overlays?)"
+    r"annots?|annos?|contours?|labels?|overlays?|rois?)"
 )
 _MASK_FOLDER = re.compile(rf"(?:.*[ _-])?{_MASK}(?:[ _-]?(?:images?|files?|png))?", re.IGNORECASE)
 _MASK_FILE = re.compile(
     rf"(?P<name>.+?)[ ._-]*{_MASK}(?:[ ._-]*\d+)?|{_MASK}[ ._-]+(?P<behind>.+)", re.IGNORECASE
 )
+_IMAGE_WORD = re.compile(r"(?:images?|imgs?|original)[ ._-]+|[ ._-]+(?:images?|imgs?|original)$")
 _IMAGE_FOLDER = re.compile(r"(?:.*[ _-])?(?:images?|imgs?|original|photos?|pictures?)", re.I)
 
 MASK = "it is a mask beside its image"
@@ -60,7 +61,8 @@ def masks(paths: Iterable[pathlib.Path], top: pathlib.Path) -> set[pathlib.Path]
 
     A mask is called as an image in its folder with a word for masks (``a_mask.png`` beside
     ``a.png``), or lies in a folder of masks (below ``top``) beside one of images, or beside the
-    images, and is called as one of them, such a word and endings apart.
+    images, and is called as one of them, such a word and endings apart. In a class folder with
+    a folder of images and one of masks, all in the latter are masks.
     """
     by_folder: dict[pathlib.Path, dict[str, pathlib.Path]] = defaultdict(dict)
     for path in paths:
@@ -68,15 +70,18 @@ def masks(paths: Iterable[pathlib.Path], top: pathlib.Path) -> set[pathlib.Path]
     found = set()
     for folder, own in by_folder.items():
         around: set[str] = set()
+        plain_of = {_IMAGE_WORD.sub("", stem, count=1): path for stem, path in own.items()} | own
         if folder != top and folder.parent != top and _MASK_FOLDER.fullmatch(folder.name):
             for other, names in by_folder.items():
                 beside = other.parent == folder.parent and _IMAGE_FOLDER.fullmatch(other.name)
                 if other != folder and (other == folder.parent or beside):
                     around |= names.keys()
+                if other != folder and beside:
+                    found.update(own.values())
         for stem, path in own.items():
             match = _MASK_FILE.fullmatch(stem)
             plain = (match["name"] or match["behind"]).strip() if match else ""
-            if (plain in own and own[plain] != path) or plain in around or stem in around:
+            if plain_of.get(plain, path) != path or plain in around or stem in around:
                 found.add(path)
     return found
 

@@ -103,13 +103,15 @@ class TestFolders:
             "b/y.1_gt.png",
         ]
         masks += ["c/masks/z-1.png", "c/masks/z-2_mask.png", "d/mask_w.png", "d/masks/w.png"]
+        images += ["e/img_1.png", "e/2_image.png", "e/3.png", "e/images/v.png", "e/roi.png"]
+        masks += ["e/mask_1.png", "e/2_mask.png", "e/3_anno.png", "e/masks/called otherwise.png"]
         for number, name in enumerate(images + masks):
             save(tmp_path / name, texture(number))
         found = find(tmp_path)
         assert {p.name for p in usable(found)} == set(images)
         left = {p.name: p.problem for p in found.pictures if p.problem}
         assert left == dict.fromkeys(masks, "it is a mask beside its image")
-        assert found.classes == ("a", "b", "c", "d")
+        assert found.classes == ("a", "b", "c", "d", "e")
         assert all(not p.files for p in found.pictures if p.problem)
 
     def test_a_class_may_be_called_mask(self, tmp_path):
