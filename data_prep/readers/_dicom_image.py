@@ -27,6 +27,7 @@ LEVELS = (
     *("ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
 )
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+FULL = 0.99  # share of what so many bits can hold, from which a table uses them all
 NO_WINDOW = "its window makes no sense: lowest and highest level taken instead"
 
 
@@ -209,9 +210,11 @@ class _Table:
             raise Unusable("a look-up table has fewer entries than its descriptor says")
         first &= 0xFFFF
         entries = entries[:count]
-        return cls(
-            first - (first >> 15 << 16) * signed, entries, _pictures.depth(entries.max(), bits)
-        )
+        top = int(entries.max())
+        used, usual = top.bit_length(), _pictures.depth(top, bits)
+        # 16 may be the size of a word; a table that ends where so many bits do uses these.
+        is_full = bits >= 16 and used > 8 and top >= FULL * (1 << used)
+        return cls(first - (first >> 15 << 16) * signed, entries, used if is_full else usual)
 
     def look_up(self, values: np.ndarray) -> np.ndarray:
         """Entries of values, the first and the last for what lies outside."""

@@ -22,6 +22,7 @@ RETIRED = ("HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420")
 WAVELETS = tuple(f"1.2.840.10008.1.2.4.{code}" for code in (90, 91, 201, 202, 203))
 RUN_LENGTHS = "1.2.840.10008.1.2.5"
 FILMS = tuple(f"1.2.840.10008.1.2.4.{code}" for code in range(100, 109))  # MPEG and HEVC
+STANDARD = "1.2.840.10008."  # how transfer syntaxes of the standard begin
 END = b"\xff\xd9"
 STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")  # of JPEG or JPEG-LS, and of JPEG 2000
 FRAMES = "NumberOfFrames (0028,0008)"
@@ -124,10 +125,11 @@ def _plugin(syntax: UID) -> str:
         return _dicom_codecs.NAME
     if syntax.startswith(FILMS):
         raise Unusable(f"it is a film, {syntax.name}: save it as MP4, or its frames as images")
-    known = syntax in pydicom.uid.UID_dictionary
+    name = f"{syntax.name} ({syntax})" if syntax in pydicom.uid.UID_dictionary else str(syntax)
+    name = name if syntax.startswith(STANDARD) else "private"
     raise Unusable(
-        f"no decoder for its compression, {f'{syntax.name} ({syntax})' if known else 'private'}: "
-        "save it without compression, for instance with gdcmconv --raw"
+        f"no decoder for its compression, {name}: save it without compression, for instance with "
+        "gdcmconv --raw"
     )
 
 

@@ -245,6 +245,9 @@ def lut(entries, first, bits, kind="<u2", vr="OW"):
         (lut(np.arange(4096), 0, 16), 4095),  # as Agfa writes it: the size of an entry
         (lut(np.arange(4096), 0, 16, vr="US"), 4095),
         (lut(np.arange(4096) // 4, 0, 16), 1023),
+        (lut(np.arange(4096) * 8, 0, 16), 32767),
+        (lut(np.arange(4096) // 2, 0, 16), 2047),
+        (lut(np.arange(4096) // 2, 0, 12), 4095),  # dim, not of 11 bits
         (lut(np.arange(4096), 0, 10), 4095),
         (lut(np.arange(4096), 0, 12), 4095),
         (lut(np.arange(4096) * 16, 0, 16), 65535),
@@ -391,6 +394,10 @@ def test_every_transfer_syntax_without_a_decoder_is_named(tmp_path):
         said = str(error.value)
         assert "damaged" not in said and "save it" in said
         assert UID(syntax).name.partition(",")[0] in said or "private" in said
+        assert ("private" in said) == (not syntax.startswith("1.2.840.10008."))
+    newer = UID("1.2.840.10008.1.2.4.1999")  # of the standard, unknown to pydicom
+    with pytest.raises(Unusable, match=f"compression, {newer}: save it"):
+        _dicom_pixels._plugin(newer)
 
 
 def test_twelve_bits_of_lossy_jpeg(tmp_path, ct):
