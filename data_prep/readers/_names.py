@@ -11,7 +11,7 @@ _WORDS = {
     **dict.fromkeys(("test", "testing", "ts"), "test"),
 }
 _SPLIT = re.compile(
-    r"(?:the[ _-])?(train(?:ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?)"
+    r"(?:(?:the|images?|imgs?)[ _-])?(train(?:ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?)"
     r"(?:[ _-]?(?:set|data|data[ _-]?set|images?|imgs?|split|part))?",
     re.IGNORECASE,
 )

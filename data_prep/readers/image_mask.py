@@ -3,6 +3,7 @@
 A folder of images (``images``, ``Original``, ``images_C1`` ...) beside a folder of masks
 (``masks``, ``Ground Truth``, ``masks_C1`` ...), masks called as their images, perhaps with ``p``
 before or ``_mask`` after the name: CVC-ClinicDB, Kvasir-SEG (with its boxes), ETIS-Larib, PolypGen.
+Folders in both that are called alike (``images/train``, ``masks/train``) are pairs, too.
 Or both in one folder, ``12.bmp`` and ``p12.bmp``: CVC-ColonDB, whose ``s12.bmp`` (regions without
 information) and ``c12.bmp`` (contours) are not read. Or ``manifest.csv`` with the columns image,
 mask, sequence and frame.
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from data_prep.errors import UserError
-from data_prep.readers import _colonoscopy, _colonoscopy_tables, _frames
+from data_prep.readers import _colonoscopy, _colonoscopy_tables, _frames, _names
 from data_prep.readers._colonoscopy import Box, Frame, Item, Options, Sampling, Source, Tally
 
 KIND = "colonoscopy"
@@ -31,8 +32,8 @@ LAYOUT = (
 )
 
 MANIFEST = "manifest.csv"
-IMAGE_FOLDER = re.compile(r"(?:images?|imgs?|original|etis-larib\w*?)(_\w+)?", re.I)
-MASK_FOLDER = re.compile(r"(?:masks?|ground[ _-]?truth|gt)(_\w+)?", re.I)
+IMAGE_FOLDER = re.compile(r"(\w+[_-])??(?:images?|imgs?|original|etis-larib\w*?)(_\w+)?", re.I)
+MASK_FOLDER = re.compile(r"(\w+[_-])??(?:masks?|ground[ _-]?truth|gt)(_\w+)?", re.I)
 MASK_NAMES = ("{}", "{}_mask", "p{}", "{}_gt", "mask_{}", "{}_segmentation")
 NEGATIVE_FOLDER = "negativeonly"  # PolypGen: sequences without a polyp
 BOX_TABLES = ("kavsir_bboxes.json", "kvasir_bboxes.json")  # the first is the set's own spelling
@@ -98,16 +99,20 @@ def _images(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _pairs(children: Iterable[pathlib.Path]) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-    """Folders of images and of masks with one ending ("_C1", or none)."""
-    kinds: dict[str, dict[str, pathlib.Path]] = {"images": {}, "masks": {}}
+    """Folders of images and of masks with one beginning and ending ("train_", "_C1", or none)."""
+    kinds: dict[str, dict[tuple, pathlib.Path]] = {"images": {}, "masks": {}}
     for path in children:
         for kind, pattern in (("images", IMAGE_FOLDER), ("masks", MASK_FOLDER)):
             match = pattern.fullmatch(path.name)
-            if match and _images(path):
-                kinds[kind].setdefault((match[1] or "").lower(), path)
-    for ending, images in kinds["images"].items():
-        if ending in kinds["masks"]:
-            yield images, kinds["masks"][ending]
+            if match and (_images(path) or next(_folders(path), None)):
+                ends = tuple((end or "").lower() for end in match.groups())
+                kinds[kind].setdefault(ends, path)
+    for ends, images in kinds["images"].items():
+        if masks := kinds["masks"].get(ends):
+            for below in (images, *_folders(images)):
+                twin = masks / below.relative_to(images)
+                if twin.is_dir() and _images(below) and _images(twin):
+                    yield below, twin
 
 
 def _from_pair(
@@ -120,9 +125,12 @@ def _from_pair(
     boxes, table = _boxes(images.parent)
     items = [_item(path, mask, boxes.get(path.stem, ())) for path, mask in pairs.items()]
     tables = [table] if table else []
-    ending = IMAGE_FOLDER.fullmatch(images.name)[1] or ""
-    if ending.lower().startswith("_seq"):
-        name = images.parent.relative_to(root).as_posix()
+    match = IMAGE_FOLDER.fullmatch(images.name)
+    ending = (match and match[2]) or ""
+    within = images.relative_to(root)
+    is_case = not match and not any(map(_names.split_of, within.parts))
+    if is_case or ending.lower().startswith("_seq"):
+        name = (within if is_case else within.parent).as_posix()
         name = name if name != "." else images.name
         cases = [_colonoscopy.source(__name__, root, name, items=_numbered(items), tables=tables)]
     elif re.fullmatch(r"_c\d+", ending.lower()) and not options.case_pattern:

@@ -34,6 +34,37 @@ def test_pairs_without_identity(tmp_path):
     assert [path.name for path in sources[0].files] == ["a.png", "a.png"]
 
 
+@pytest.mark.parametrize(
+    "form", ["{1}/{0}", "{0}/{1}", "{0}_{1}", "{1}_{0}", "Set/{0}/{1}", "{0}/{1}/Set"]
+)
+def test_pairs_of_two_parts(tmp_path, form):
+    """The parts lie in folders of images and masks, or the other way round."""
+    for place, part in enumerate(("train", "test")):
+        for number in range(2):
+            image, mask = (
+                tmp_path / form.format(kind, part) / f"{number}.png" for kind in ("images", "masks")
+            )
+            write_image(image, pattern(2 * place + number))
+            write_image(mask, np.roll(disc(), 2 * place + number, 1))
+    sources = _colonoscopy.find(tmp_path)
+    assert len({source.subject for source in sources}) == 4
+    for source in sources:
+        (frame,) = read(source)
+        shift = next(k for k in range(4) if np.array_equal(frame.image, pattern(k)))
+        np.testing.assert_array_equal(frame.mask, np.roll(disc(), shift, 1) > 0)
+        assert source.split == ("train", "test")[shift // 2]
+
+
+def test_folders_of_videos_within_images_and_masks(tmp_path):
+    for place, name in enumerate(("a", "b")):
+        write_pairs(tmp_path, ["1", "2"], f"images/{name}", f"masks/{name}")
+        write_image(tmp_path / f"images/{name}/1.png", pattern(5 + place))
+        write_image(tmp_path / f"images/{name}/2.png", pattern(7 + place))
+    found = _colonoscopy.find(tmp_path)
+    assert [(s.name, s.subject) for s in found] == [(f"images/{n}",) * 2 for n in "ab"]
+    assert [len([f for f in read(s) if f.mask.any()]) for s in found] == [2, 2]
+
+
 def test_kvasir_jpeg_masks_and_boxes(tmp_path):
     root = tmp_path / "Kvasir-SEG"
     write_image(root / "images/x.jpg")
