@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from data_prep.errors import UserError
-from data_prep.readers import _colonoscopy, tables
+from data_prep.readers import _colonoscopy, _names, tables
 from data_prep.readers._colonoscopy import SPLITS, Item, Source
 
 LABEL_TABLES = ("frame_quality_labels.csv", "labels.csv")
@@ -129,9 +129,9 @@ def one_value(values: dict[str, str], key: str, row: tables.Row, column: str) ->
     if not value:
         return
     if column == "split":
-        value = {"val": "validation", "valid": "validation"}.get(value.lower(), value.lower())
-        if value not in SPLITS:
+        if not _names.split_of(value):
             raise UserError(f"{row.where} holds the split '{value}': use {', '.join(SPLITS)}.")
+        value = _names.split_of(value)
     known = values.setdefault(key, value)
     if known != value:
         raise UserError(

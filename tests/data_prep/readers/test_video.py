@@ -235,6 +235,8 @@ def test_subjects_and_splits(tmp_path):
     write_labels(tmp_path, ["a;P1;train", "a;P1;test"], "videos.csv", heading)
     with pytest.raises(UserError, match="gives a the split train and the split test"):
         _colonoscopy.find(tmp_path)
+    write_labels(tmp_path, ["a;P1;Training", "b;P2;dev", "c;P3;testing"], "videos.csv", heading)
+    assert [s.split for s in _colonoscopy.find(tmp_path)] == ["train", "validation", "test"]
     write_labels(tmp_path, ["a;P1;trial"], "videos.csv", heading)
     with pytest.raises(UserError, match="split 'trial'"):
         _colonoscopy.find(tmp_path)
