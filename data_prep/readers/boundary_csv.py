@@ -8,6 +8,7 @@ relative to the folder and may not leave it. A boundary table has the columns ``
 
 import pathlib
 
+from data_prep.errors import UserError
 from data_prep.readers import _carotid, _points, tables
 from data_prep.readers._carotid import CarotidStudy, Options, Source
 from data_prep.readers._images import load_grey
@@ -25,7 +26,8 @@ def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
     Raises
     ------
     UserError
-        If it is unreadable or lacks a column.
+        If it is unreadable or lacks a column, names a case twice, or gives one image to two
+        subjects.
     """
     del options
     manifest = tables.find(root, MANIFEST)
@@ -33,6 +35,18 @@ def detect(root: pathlib.Path, options: Options | None = None) -> list[Source]:
         return []
     table = tables.read(manifest).require(*REQUIRED)
     found = [_source(root, row) for row in table.rows]
+    cases: dict[str, tables.Row] = {}
+    images: dict[pathlib.Path, tables.Row] = {}
+    for row, source in zip(table.rows, found, strict=True):
+        known = cases.setdefault(source.name, row)
+        if known is not row:
+            raise UserError(f"{row.where} names {source.name}, as {known.where} does: keep one.")
+        known = images.setdefault((root / row["image"]).resolve(), row)
+        if known["subject"] != row["subject"]:
+            raise UserError(
+                f"{row.where} gives {row['image']} to another subject than {known.where}: an image "
+                "belongs to one."
+            )
     tables.require_distinct("subject", ((row["subject"], row.where) for row in table.rows))
     return found
 

@@ -82,3 +82,29 @@ def test_manifest_without_its_columns(tmp_path):
 
 def test_other_folders_are_not_claimed(tmp_path):
     assert boundary_csv.detect(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (["a.png,a.csv,P1,.06", "a.png,a.csv,P1,.06"], r"row 3 names a\.png, as .*row 2 does"),
+        (["a.png,a.csv,P1,.06", "./a.png,a.csv,P2,.06"], r"row 3 gives \./a\.png .*row 2"),
+        (["x/../a.png,a.csv,P1,.06", "a.png,a.csv,P2,.06"], r"row 3 gives a\.png .*row 2"),
+        (["a.png,a.csv,P1,.06", "b.png,a.csv,P1,.06", "link.png,a.csv,P2,.06"], r"row 4 gives"),
+    ],
+)
+def test_one_image_is_of_one_case_and_one_subject(tmp_path, rows, said):
+    write_csv(tmp_path, "a")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link.png").symlink_to("a.png")
+    table = tmp_path / "studies.csv"
+    table.write_text("\n".join(["image,boundaries,subject,mm_per_pixel", *rows]) + "\n")
+    with pytest.raises(UserError, match=said):
+        boundary_csv.detect(tmp_path.resolve())
+
+
+def test_one_image_annotated_twice_for_one_subject(tmp_path):
+    write_csv(tmp_path, "a")
+    head = "image,boundaries,subject,mm_per_pixel,case\n"
+    (tmp_path / "studies.csv").write_text(head + "a.png,a.csv,P,.06,1\na.png,a.csv,P,.06,2\n")
+    assert [found.name for found in boundary_csv.detect(tmp_path.resolve())] == ["1", "2"]
