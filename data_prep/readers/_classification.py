@@ -326,6 +326,16 @@ def _classes(detected: Detected, options: Options) -> tuple[tuple[str, ...], tup
     tables.require_distinct(
         "class", ((name, places.get(name, "an empty folder")) for name in found)
     )
+    for name in found:
+        # Numbers that follow one another are classes.
+        is_number = numbers and len(found) > int(name)
+        if tables.is_missing(name) or (tables.key(name) in tables.DOUBTFUL and not is_number):
+            logging.warning(
+                "The class '%s' is called like a missing value (%s). If it is none, name all "
+                "classes with --classes; else take its images out.",
+                name,
+                places.get(name, "an empty folder"),
+            )
     return found, found
 
 

@@ -29,6 +29,11 @@ MISSING = frozenset(
     "nan -nan na n/a n.a. n.a #n/a #na #nv none null nil nat undefined - -- – — ? . \\n "
     "1.#ind 1.#qnan".split()
 )
+#: Words that may stand for a missing value, or for a class of its own.
+DOUBTFUL = frozenset(
+    "unknown missing unlabeled unlabelled empty blank unspecified tbd -1 -9 99 999 9999 -99 -999 "
+    "n/d k.a.".split()
+) | {"not available", "not known", "no label", "not labelled", "not labeled"}
 _FAULT = re.compile(r"#\S+[!?]")  # of a spreadsheet, in any of its languages
 _QUOTES = "'\"`´‘’“”„«»"
 

@@ -232,6 +232,17 @@ class TestClasses:
         with pytest.raises(UserError, match=r"differ in (writing|capitals) only.*t\.csv, row"):
             find(root)
 
+    @pytest.mark.parametrize("word", ["unknown", "Missing", "-1", "999", "not available"])
+    def test_classes_called_like_a_missing_value(self, root, caplog, word):
+        self.table(root, ["0", "1", word, "0", "1", "1"])
+        assert word in find(root).classes
+        assert f"The class '{word}' is called like a missing value" in caplog.text
+        caplog.clear()
+        find(root, classes=("0", "1", word))
+        self.table(root, ["0", "1", "2", "0", "1", "2"])
+        find(root)
+        assert not caplog.text
+
     @pytest.mark.parametrize("sep", [" ", ":", "  ", "~"])
     def test_fields_parted_by_something_else(self, root, sep):
         self.table(root, ["pos", "neg"] * 3, sep=sep)
