@@ -72,7 +72,7 @@ def test_a_start_without_a_signal_is_warned_about(caplog, spread, offset, warned
     outputs = offset + spread * np.random.default_rng(0).normal(size=(8, 3))
     built = SimpleNamespace(model=lambda images, training: outputs[: len(images)])
     part = SimpleNamespace(ordered=lambda: iter([(None, np.zeros((20, 4, 4, 3)), None)]))
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         experiment._say_start(Config("", base_rate=0.02, init="xavier"), built, part)
     assert "Base rate 0.02, start of new layers: xavier." in caplog.text
     assert ("differ by only" in caplog.text) is warned

@@ -193,6 +193,7 @@ def test_of_what_fails_after_training_the_same_command_does_only_the_rest(
     assert (run / "report.html").is_file() and not (run / "training.json").exists()
 
 
+@pytest.mark.slow  # two runs; the parts are tested with distribution and batches
 def test_one_replica_and_a_batch_above_the_data(driver, carotid_records, tmp_path):
     prep = json.loads((carotid_records / "prep.json").read_text())
     examples = prep["splits"]["train"]["examples"]
