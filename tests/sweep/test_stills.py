@@ -586,7 +586,12 @@ def sweep(folder: pathlib.Path, every: int = 1) -> list[Tally]:
             continue
         path = folder / f"a{variant.suffix}"
         name = f"{variant.name} orientation {orientation}"
-        levels = upright(variant.write(path, picture(), orientation), orientation)
+        try:
+            levels = upright(variant.write(path, picture(), orientation), orientation)
+        except OSError as error:
+            if "cannot write mode" in str(error):  # Pillow 13 writes fewer modes than 12
+                continue
+            raise
         for route, read in ROUTES.items():
             expected = grey_of(levels) if route == "cimt" else rgb_of(levels, variant.top)
             judge(tallies[route], name, path, read, expected, variant.tolerance)
